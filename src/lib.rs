@@ -33,6 +33,7 @@
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
 //! | [`workers`] | processes that compute the steps of a training for others, and connections to them |
+//! | [`confidence`] | temperatures of classifiers, the error that is left, answers that are kept |
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
 //! | [`target`] | what a device holds and runs |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
@@ -97,6 +98,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod compile;
+pub mod confidence;
 pub mod data;
 pub mod diff;
 pub mod disk;

@@ -1,6 +1,7 @@
 //! The work of `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
 use super::drafts::asked_sections;
+use super::exits::{ExitOptions, ExitsReport, chosen, first_section, unjudged};
 use super::prefix::prefix_tokens;
 use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
@@ -50,6 +51,8 @@ pub struct Additions {
     pub prefix: Option<PathBuf>,
     /// The system message of that.
     pub system: Option<String>,
+    /// How a classifier's exits are chosen.
+    pub exits: ExitOptions,
     /// Seed of what the model writes.
     pub seed: u64,
 }
@@ -119,6 +122,9 @@ pub struct CompileReport {
     /// Tokens that are read already; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix_tokens: Option<usize>,
+    /// Thresholds and temperatures of a classifier's heads; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exits: Option<ExitsReport>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -154,6 +160,7 @@ impl Report for CompileReport {
         if let Some(bytes) = self.draft_bytes {
             table.row(["draft model", &format!("{} bytes", grouped(bytes))]);
         }
+        self.exits.iter().for_each(|exits| exits.rows(&mut table));
         table.row(["chunk", &format!("{} tokens together", footprint.chunk)]);
         table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -199,7 +206,8 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         asked.grammar = Some(compiled.section);
     }
     asked.prefix = prefix_tokens(options, &model, &tokenizer, template.as_ref())?;
-    let text = TextSection {
+    asked.exits = first_section(options, &model.spec);
+    let mut text = TextSection {
         asked,
         vocabulary,
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
@@ -214,7 +222,14 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         ),
         chat_template: template.map(|template| template.to_section()),
     };
-    let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    let mut compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
+    let mut exits = unjudged(&view);
+    if let Some((section, report)) = chosen(options, &model, &view, &tokenizer, progress)? {
+        text.asked.exits = Some(section);
+        exits = Some(report);
+        compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    }
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
     let tokenizer = TokenizerSummary::of(&view, host_only);
     let chat_frame = ChatSummary::of(&view, not_fixed);
@@ -241,6 +256,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         continuations_bytes: view.section(SectionKind::Continuations).map(|section| section.len() as u64),
         draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
         prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
+        exits,
         golden_sha256: hex(&compiled.golden),
     })
 }
@@ -284,6 +300,16 @@ fn made(
         settings["prefix"] = json!({ "chat": of_template, "system": options.additions.system });
     }
     let mut inputs = Inputs::default().model("model", &options.model)?;
+    let exits = &options.additions.exits;
+    if !exits.margins.is_empty() {
+        settings["exit_margins"] = json!(exits.margins.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+    if let Some(data) = &exits.data {
+        if exits.margins.is_empty() {
+            settings["exit_loss"] = json!(exits.loss);
+        }
+        inputs = inputs.files("exit_data", [data])?;
+    }
     if let Some(path) = options.additions.constraint.as_ref().and_then(Constraint::path) {
         inputs = inputs.files("grammar", [path])?;
     }

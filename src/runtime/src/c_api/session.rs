@@ -24,7 +24,7 @@ pub struct State {
 
 impl State {
     /// The session, for what changes no sequence.
-    #[cfg(feature = "snapshots")]
+    #[cfg(any(feature = "snapshots", feature = "exits"))]
     pub(super) fn session(&mut self) -> &mut Session<'static, 'static> {
         &mut self.session
     }

@@ -31,6 +31,7 @@ pub struct ArtifactView<'a> {
     pub(super) weights: &'a [u8],
     pub(super) vocabulary: &'a [u8],
     pub(super) golden: &'a [u8],
+    pub(super) exits: &'a [u8],
     pub(super) text: Option<TextTables<'a>>,
     pub(super) opening: TokenList<'a>,
     pub(super) ends: TokenList<'a>,
@@ -110,6 +111,7 @@ impl<'a> ArtifactView<'a> {
             weights: empty[3],
             vocabulary: empty[4],
             golden: empty[5],
+            exits: &bytes[..0],
             text: None,
             opening: TokenList::default(),
             ends: TokenList::default(),
@@ -129,6 +131,7 @@ impl<'a> ArtifactView<'a> {
         view.read_special_tokens()?;
         view.read_chat_frame()?;
         view.read_sampling()?;
+        view.read_exits()?;
         view.check_functions()?;
         view.check_tensors()?;
         view.check_vocabulary()?;

@@ -26,6 +26,9 @@ pub const MINOR_TRUST: u16 = 8;
 /// Minor version of files of families that came later: with a ReLU, with another function of the pooler than tanh, with
 /// parts of a layer side by side, norms on what is added alone, or norms over all queries and keys of a position.
 pub const MINOR_FAMILIES: u16 = 9;
+/// Minor version of files of classifiers with exit heads, which readers of an earlier version reject, or with the temperature
+/// of their confidence, which they skip.
+pub const MINOR_EXITS: u16 = 10;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -45,7 +48,7 @@ record! {
         /// [`MAJOR`]
         major: u16,
         /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`],
-        /// [`MINOR_FAMILIES`] or that of a storage
+        /// [`MINOR_FAMILIES`], [`MINOR_EXITS`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -164,4 +167,6 @@ pub enum SectionKind {
     Draft = 0x8000_0016,
     /// Tokens that sequences begin with, already read: [`super::prefix`] (device).
     Prefix = 0x8000_0017,
+    /// Where a text may leave a classifier, and the temperature of its heads: [`super::exits`] (device).
+    Exits = 0x8000_0018,
 }

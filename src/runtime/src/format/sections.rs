@@ -34,7 +34,7 @@ const fn host(kind: SectionKind) -> Section {
 }
 
 /// Every section of this version, in file order.
-pub const SECTIONS: [Section; 21] = [
+pub const SECTIONS: [Section; 22] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
     device(SectionKind::Functions, Presence::Needed),
@@ -49,6 +49,7 @@ pub const SECTIONS: [Section; 21] = [
     device(SectionKind::Continuations, Presence::Optional),
     device(SectionKind::Draft, Presence::Optional),
     device(SectionKind::Prefix, Presence::Optional),
+    device(SectionKind::Exits, Presence::Optional),
     device(SectionKind::Seal, Presence::Optional),
     device(SectionKind::Chunks, Presence::Optional),
     host(SectionKind::Tokenizer),
