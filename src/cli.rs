@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod cache;
 mod chat;
+mod classify;
 mod completions;
 mod diff;
 mod doctor;
@@ -76,6 +77,7 @@ enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Attribute(attribute::Args),
+    Classify(classify::Args),
     Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -158,6 +160,7 @@ impl Cli {
             Command::Stage(command) => command.models(),
             Command::Generate(args) => vec![args.model().to_owned()],
             Command::Chat(args) => vec![args.model().to_owned()],
+            Command::Classify(args) => vec![args.model().to_owned()],
             Command::Merge(args) => vec![args.model().to_owned()],
             Command::Tokenizer(args) => args.stage().map_or_else(Vec::new, StageCommand::models),
             Command::Inspect(args) => vec![args.model().to_owned()],
@@ -175,6 +178,7 @@ impl Cli {
             Command::Generate(args) => args.run(global, shell),
             Command::Chat(args) => args.run(global, shell),
             Command::Attribute(args) => args.run(shell),
+            Command::Classify(args) => args.run(shell),
             Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),

@@ -5,6 +5,7 @@ pub mod continuations;
 pub mod detail;
 pub mod emit;
 pub mod estimate;
+pub mod exits;
 pub mod fit;
 pub mod kv;
 pub mod lower;
@@ -71,6 +72,8 @@ pub struct AskedSections {
     pub draft: Option<Vec<u8>>,
     /// Tokens that sequences begin with, which are read before.
     pub prefix: Vec<u32>,
+    /// Thresholds and temperatures of a classifier's heads.
+    pub exits: Option<Vec<u8>>,
     /// Tokens that are drafted together.
     pub drafts: usize,
     /// Memory of a session of the draft model.
@@ -89,6 +92,7 @@ impl AskedSections {
             continuations: length(&self.continuations),
             draft: length(&self.draft),
             prefix_tokens: self.prefix.len(),
+            exits: length(&self.exits),
             drafts: self.drafts,
             draft_memory: self.draft_memory,
             kv: self.kv,
@@ -102,6 +106,7 @@ impl AskedSections {
             (SectionKind::Grammar, &self.grammar),
             (SectionKind::Continuations, &self.continuations),
             (SectionKind::Draft, &self.draft),
+            (SectionKind::Exits, &self.exits),
         ];
         sections.into_iter().filter_map(|(kind, section)| Some((kind, section.as_deref()?))).collect()
     }

@@ -35,6 +35,7 @@
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
 //! | [`workers`] | processes that compute the steps of a training for others, and connections to them |
 //! | [`page`] | a folder that runs an artifact in a browser |
+//! | [`confidence`] | temperatures of classifiers, the error that is left, answers that are kept |
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
 //! | [`firmware`] | folders that build into a program of a device: the artifact as an object, headers, a main, the runtime |
 //! | [`target`] | what a device holds and runs |
@@ -103,6 +104,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod compile;
+pub mod confidence;
 pub mod data;
 pub mod diff;
 pub mod disk;

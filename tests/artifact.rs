@@ -3,6 +3,7 @@
 
 mod bytes;
 mod chat_frame;
+mod exits;
 mod grammar;
 mod kept;
 mod mutations;
@@ -12,7 +13,7 @@ mod sampling;
 mod sections;
 mod signed;
 
-use crate::fixture::{Family, Size, compiled, quantized, with_tokens};
+use crate::fixture::{Family, Size, compiled, compiled_with, quantized, quantized_with_exits, with_tokens};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chat_frame::FramePart;
@@ -23,7 +24,8 @@ use slm_runtime::text::TextDecoder;
 use slm_runtime::tokenizer::Tokenizer;
 use slmc::artifact::host::SessionMemory;
 use slmc::artifact::inspect;
-use slmc::compile::Compiled;
+use slmc::compile::exits::exits_section;
+use slmc::compile::{AskedSections, Compiled};
 use slmc::machine::kernels::kernels;
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::spec::{Embedding, Pooling};
@@ -46,6 +48,15 @@ fn tiny_pooled(pooling: Pooling, normalize: bool) -> Compiled {
     let mut model = quantized(Family::Bert, Size::TINY, Preset::Mixed);
     model.spec.embedding = Some(Embedding { pooling, normalize });
     compiled(&model, &Target { page_bytes: 64, ..Target::unlimited("tiny", Layout::R4K4) }, None)
+}
+
+/// A classifier of two layers with an exit head after the first, at a margin that some texts reach, and temperatures.
+fn tiny_exits() -> Compiled {
+    let size = Size { layers: 2, ..Size::TINY };
+    let model = quantized_with_exits(Family::BertClassifier, size, Preset::Mixed, &[1]);
+    let asked =
+        AskedSections { exits: Some(exits_section(&[1], 2, &[1 << 15], &[0.5, 2.0])), ..AskedSections::default() };
+    compiled_with(&model, &Target { page_bytes: 64, ..Target::unlimited("tiny", Layout::R4K4) }, None, asked)
 }
 
 /// What `slmc verify` judges before it runs anything.
@@ -101,6 +112,17 @@ fn exercise(view: &ArtifactView<'_>) -> Result<(), SessionError> {
     let mut session = Session::new(view, kernels(), memory.as_mut_slice())?;
     let mut values = 0;
     let run = session.run(&tokens, &mut |_, row| values += row.len());
+    if view.heads().len() > 0 {
+        let mut heads = Vec::new();
+        if session.run_heads(&tokens, &mut |layers, row| heads.push((layers, row.len()))).is_ok() {
+            assert!(
+                heads.len() == view.heads().len()
+                    && heads.iter().all(|(_, width)| *width == spec.output_width as usize)
+            );
+            assert_eq!(session.exit_layers(), spec.layers as usize);
+        }
+        assert!((0.0..=1.0).contains(&session.confidence()));
+    }
     if run.is_ok() {
         assert!(values > 0 && values.is_multiple_of(spec.output_width as usize));
     }

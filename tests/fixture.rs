@@ -16,6 +16,7 @@ use slmc::progress::Silent;
 use slmc::quantize::search::quantize_matrix;
 use slmc::target::Target;
 use slmc::text::tokenizer::Tokenizer;
+use slmc::train::start::with_exits;
 use std::fs;
 use std::path::Path;
 
@@ -254,9 +255,17 @@ pub(crate) fn word_pieces() -> Value {
 /// The model of a family, opened from a directory of its own that is gone again when this returns: nothing is read
 /// from it later, since quantizing reads every value.
 pub(crate) fn quantized(family: Family, size: Size, preset: Preset) -> Model {
+    quantized_with_exits(family, size, preset, &[])
+}
+
+/// The same with exit heads after these numbers of layers, which have the weights of the last head.
+pub(crate) fn quantized_with_exits(family: Family, size: Size, preset: Preset, exits: &[usize]) -> Model {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), family, size);
-    let model = open_model(directory.path()).expect("the fixture is sound");
+    let mut model = open_model(directory.path()).expect("the fixture is sound");
+    if !exits.is_empty() {
+        model = with_exits(&model, exits).expect("it can have them");
+    }
     let vocabulary = model.spec.vocabulary as u64;
     let length = size.context.min(24) as u64;
     let sequences: Vec<Vec<u32>> = (0..4u64)

@@ -2,7 +2,9 @@
 //! `SLMC_FUZZ_SEEDS=DIR` they are written to DIR, a folder for each fuzz target; without it to a temporary directory.
 //! Either way each is read.
 
-use crate::fixture::{self, Family, Size, compiled, compiled_with, letters, quantized, with_tokens, word_pieces};
+use crate::fixture::{
+    self, Family, Size, compiled, compiled_with, letters, quantized, quantized_with_exits, with_tokens, word_pieces,
+};
 use crate::gguf::draft::Draft;
 use crate::support::{name, root};
 use slm_runtime::audit::{AuditLog, AuditRecord, Event, LogKey, Outcome};
@@ -14,6 +16,7 @@ use slm_runtime::seal::DeviceKey;
 use slmc::audit::chain::{Chain, Start};
 use slmc::compile::AskedSections;
 use slmc::compile::continuations::continuations_section;
+use slmc::compile::exits::exits_section;
 use slmc::compile::kv::KvFormat;
 use slmc::compile::residency::{Resident, Streaming};
 use slmc::formats::{open_model, open_outline};
@@ -140,6 +143,13 @@ fn seeds_of_the_fuzz_targets_are_sound() {
             seeds.put("streamed", &format!("{resident}-{way}"), [&[way][..], &file].concat());
         }
     }
+    let size = Size { layers: 2, ..Size::TINY };
+    let model = quantized_with_exits(Family::BertClassifier, size, Preset::Mixed, &[1]);
+    let exits = Some(exits_section(&[1], 2, &[1 << 15], &[0.5, 2.0]));
+    let whole =
+        compiled_with(&model, &generic(Layout::R4K4), None, AskedSections { exits, ..AskedSections::default() }).bytes;
+    ArtifactView::open(&whole).expect("it is sound").verify_digests().expect("its digests hold");
+    seeds.put("artifact", "exits", whole);
     seeds.put("artifact", "two-parts", compiled(&parts, &generic(Layout::R4K4), None).bytes);
 
     for entry in fs::read_dir(root("tests/data/chat_templates")).expect("a folder of this repository") {

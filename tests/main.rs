@@ -21,6 +21,7 @@ mod dense_directory;
 mod determinism;
 mod distillation;
 mod emit;
+mod exits;
 mod exports;
 mod families;
 mod firmware;

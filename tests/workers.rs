@@ -138,6 +138,7 @@ fn trained_here(path: &Path, out: &str) {
         on_policy: None,
         task: None,
         settings: pick,
+        exits: None,
         scope: ScopeSettings::default(),
         lora_output: LoraOutput::default(),
         privacy: None,

@@ -68,6 +68,11 @@ fuzz_target!(|bytes: &[u8]| {
     let last = spec.vocabulary - 1;
     let tokens: Vec<u32> = (0..spec.context.min(5)).map(|index| [0, last, last / 2][index as usize % 3]).collect();
     let _ = session.run(&tokens, &mut |_, row| assert_eq!(row.len(), spec.output_width as usize));
+    assert!((0.0..=1.0).contains(&session.confidence()) && session.exit_layers() <= spec.layers as usize);
+    let mut heads = 0;
+    if session.run_heads(&tokens, &mut |_, row| heads += usize::from(row.len() == spec.output_width as usize)).is_ok() {
+        assert_eq!(heads, view.heads().len().max(1));
+    }
     session.reset();
     for token in tokens {
         let Ok(row) = session.step(&[token]) else { return };

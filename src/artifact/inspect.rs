@@ -57,7 +57,8 @@ fn class_of(record: &TensorRecord) -> &'static str {
         0x00..0x10 => Class::Embedding.name(),
         0x10..0x18 => Class::Attention.name(),
         0x18..0x20 => Class::Conv.name(),
-        0x20..0x40 => Class::Ffn.name(),
+        0x20..0x30 => Class::Ffn.name(),
+        0x30..0x40 => Class::Exit.name(),
         _ => Class::Head.name(),
     }
 }
@@ -91,7 +92,7 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
         let stored = if Storage::from_id(record.storage).is_some_and(Storage::is_sparse) { macs / 2 } else { macs };
         let kernel = record.role == TensorRole::ConvKernel as u8 && record.part == TensorPart::Weight as u8;
         let multiplied = match class {
-            "attention" | "conv" | "ffn" | "head" => Some(class),
+            "attention" | "conv" | "ffn" | "exit" | "head" => Some(class),
             _ if kernel => Some(Class::Conv.name()),
             _ if tied && record.role == TensorRole::EmbedToken as u8 => Some(Class::Head.name()),
             _ => None,

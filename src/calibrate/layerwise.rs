@@ -209,6 +209,34 @@ impl<C: Change> Pass<'_, C> {
             let (forward, collector) = (self.of.forward(&weights), &mut self.collector);
             self.changed.each(batches, |halted, context| forward.step(layer, step, halted, context, collector));
         }
+        self.exit(layer, &inputs[Step::ALL.len().min(inputs.len())..], &mut weights, &unchanged)
+    }
+
+    /// The exit head of a layer that both models have passed, where it has one: its groups in turn.
+    fn exit(
+        &mut self,
+        layer: usize,
+        inputs: &[Input],
+        weights: &mut DenseWeights,
+        unchanged: &DenseWeights,
+    ) -> Result<(), C::Error> {
+        for (number, input) in inputs.iter().enumerate() {
+            let next = |weights: &DenseWeights, run: &mut Run, batches: &Batches| {
+                let forward = self.of.forward(weights);
+                run.each(batches, |halted, _| {
+                    let input = match number {
+                        0 => forward.exit_input(halted.hidden.clone()),
+                        _ => forward.exit_pooled(layer + 1, halted.input),
+                    };
+                    Halted { input, hidden: halted.hidden }
+                });
+            };
+            next(weights, &mut self.changed, &self.batches);
+            if let Some(original) = &mut self.original {
+                next(unchanged, original, &self.batches);
+            }
+            self.group(&input.ids(), &input.ids(), weights)?;
+        }
         Ok(())
     }
 

@@ -201,6 +201,9 @@ pub fn lower(
     }
     let chunk = chunk.clamp(1, MAX_CHUNK);
     let mut layers: Vec<LayerRecord> = spec.layers.iter().map(|layer| lower_layer(layer, &tables, key_maps)).collect();
+    for &after in &spec.exits {
+        layers[after - 1].exit_head = 1;
+    }
     for (index, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.block == Block::Attention as u8) {
         // A ring of what the window sees, where that is less than everything.
         let ring = layer.window > 0 && layer.window as usize + chunk - 1 < context;
@@ -231,7 +234,7 @@ pub fn lower(
         tied_head: if spec.tied_head() { HeadMatrix::TokenTable } else { HeadMatrix::Own } as u8,
         learned_positions: u8::from(spec.positions == Positions::Learned),
         strip_leading_space: u8::from(strip_leading_space),
-        exit_head: ExitHead::LastLayer as u8,
+        exit_head: if spec.exits.is_empty() { ExitHead::LastLayer } else { ExitHead::Layers } as u8,
         wide_activations: u8::from(wide_activations),
         stacks: Stacks::One as u8,
         reserved: 0,

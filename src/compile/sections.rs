@@ -1,6 +1,7 @@
 //! Bytes of the sections of an artifact that come from the files beside a model, before it is compiled.
 
 use super::emit::sampling_section;
+use super::exits::section_bytes;
 use super::kv::KvFormat;
 use super::residency::Streaming;
 use crate::disk::ConfigError;
@@ -37,6 +38,8 @@ pub struct Asked {
     pub draft: Option<u64>,
     /// Tokens that sequences begin with and that are read before; 0 for none.
     pub prefix_tokens: usize,
+    /// Heads of a classifier with exits or a temperature.
+    pub exits: Option<u64>,
     /// Tokens that are drafted together; 0 where nothing drafts.
     pub drafts: usize,
     /// Memory of a session of the draft model.
@@ -54,6 +57,7 @@ impl Asked {
             SectionKind::Grammar => self.grammar,
             SectionKind::Continuations => self.continuations,
             SectionKind::Draft => self.draft,
+            SectionKind::Exits => self.exits,
             _ => None,
         }
     }
@@ -78,6 +82,8 @@ impl SectionBytes {
         let vocabulary = tokenizer
             .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
             .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
-        Ok(SectionBytes { vocabulary, text, chat_frame, sampling, asked: Asked::default() })
+        let exits = (!spec.exits.is_empty()).then(|| section_bytes(spec.exits.len()));
+        let asked = Asked { exits, ..Asked::default() };
+        Ok(SectionBytes { vocabulary, text, chat_frame, sampling, asked })
     }
 }

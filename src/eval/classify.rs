@@ -9,8 +9,10 @@
 //! ```
 
 use super::error::EvalError;
+use super::exits::ExitsMetrics;
 use super::forward::Forward;
 use super::outputs::{Pair, Rows};
+use super::routing::ConfidenceMetrics;
 use super::subject::{Subject, number_row};
 use super::sums::Sums;
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile};
@@ -72,7 +74,16 @@ pub struct ClassifyMetrics {
     pub sums: Sums,
 }
 
-/// Evaluates `model`, whose output columns are `labels` in order, and compares it with `reference` if there is one.
+/// The number of every example's label.
+///
+/// # Errors
+/// [`EvalError::UnknownLabel`].
+pub fn truth_of(examples: &[Example], labels: &[String]) -> Result<Vec<usize>, EvalError> {
+    examples.iter().map(|example| label_id(example, labels)).collect()
+}
+
+/// Evaluates `model`, whose output columns are `labels` in order, and compares it with `reference` if there is one;
+/// `see` is shown the outputs of every text in order.
 ///
 /// # Errors
 /// [`EvalError`]: no texts, a label that the model does not have, a failing or damaged model.
@@ -82,6 +93,7 @@ pub fn evaluate(
     examples: &[Example],
     labels: &[String],
     progress: &dyn Progress,
+    see: &mut dyn FnMut(&[f32]),
 ) -> Result<ClassifyMetrics, EvalError> {
     let width = model.output_width();
     if width != labels.len() {
@@ -90,13 +102,14 @@ pub fn evaluate(
     if examples.is_empty() {
         return Err(EvalError::Nothing { with: " with a label" });
     }
-    let truth = examples.iter().map(|example| label_id(example, labels)).collect::<Result<Vec<_>, _>>()?;
+    let truth = truth_of(examples, labels)?;
     let sequences: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
     let (rows, work) = (Rows::One, ("classifying", "texts"));
     let pair = Pair { model, reference, shared: None, rows, reference_rows: rows, columns: "labels", work };
     let (mut predicted, mut expected, mut divergences) = (Vec::new(), Vec::new(), Vec::new());
     let logits_sha256 = pair.watched(&sequences, progress, |_, row, reference| {
         predicted.push(argmax(row));
+        see(row);
         if let Some(reference) = reference {
             expected.push(argmax(reference));
             divergences.push(divergence(reference, row));
@@ -179,6 +192,12 @@ pub struct ClassifyReport {
     /// Quality.
     #[serde(flatten)]
     pub metrics: ClassifyMetrics,
+    /// Where texts leave; absent of a model without exit heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exits: Option<ExitsMetrics>,
+    /// How sure it is; absent where the artifact has no temperature and no bound was asked for.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<ConfidenceMetrics>,
     /// Sizes.
     #[serde(flatten)]
     pub subject: Subject,
@@ -199,8 +218,11 @@ impl Report for ClassifyReport {
         number_row(&mut table, "kld_stderr", metrics.kld_stderr, 6);
         number_row(&mut table, "kld_p99", metrics.kld_p99, 6);
         number_row(&mut table, "top1_agreement", metrics.top1_agreement, 5);
+        self.exits.iter().for_each(|exits| exits.rows(&mut table));
+        self.confidence.iter().for_each(|confidence| confidence.rows(&mut table));
         self.subject.rows(&mut table);
-        format!("{table}\nlogits_sha256  {}", metrics.logits_sha256)
+        let curve = self.confidence.as_ref().map_or(String::new(), |confidence| format!("\n{}\n", confidence.table()));
+        format!("{table}{curve}\nlogits_sha256  {}", metrics.logits_sha256)
     }
 }
 
@@ -221,7 +243,7 @@ mod tests {
         let model = Model::per_sequence(&[&[1.0, 0.0, 0.0], &[0.0, 1.0, 0.0], &[0.0, 0.0, 1.0]]);
         let examples = [(0, "alarm"), (0, "alarm"), (1, "alarm"), (1, "bank"), (2, "oos"), (0, "oos")]
             .map(|(t, l)| example(1, t, l));
-        let metrics = evaluate(&model, Some(&model), &examples, &labels, &Silent).expect("evaluates");
+        let metrics = evaluate(&model, Some(&model), &examples, &labels, &Silent, &mut |_| {}).expect("evaluates");
         assert_eq!((metrics.tokens, metrics.windows), (12, 6));
         assert_eq!(metrics.accuracy, Some(0.75));
         assert_eq!(metrics.oos_recall, Some(0.5));
@@ -237,11 +259,12 @@ mod tests {
         let labels = ["alarm", "bank"].map(str::to_owned);
         let model = Model::per_sequence(&[&[1.0, 0.0], &[0.0, 1.0]]);
         let examples = [example(1, 0, "alarm"), example(7, 1, "weather")];
-        let error = evaluate(&model, None, &examples, &labels, &Silent).expect_err("unknown").to_string();
+        let error = evaluate(&model, None, &examples, &labels, &Silent, &mut |_| {}).expect_err("unknown").to_string();
         assert_eq!(error, "line 7: the model's config has no label `weather`; expected one of alarm, bank");
-        let error = evaluate(&model, None, &examples, &labels[..1], &Silent).expect_err("too few").to_string();
+        let error =
+            evaluate(&model, None, &examples, &labels[..1], &Silent, &mut |_| {}).expect_err("too few").to_string();
         assert!(error.contains("2 outputs and its config names 1 labels"), "{error}");
-        let metrics = evaluate(&model, None, &examples[..1], &labels, &Silent).expect("evaluates");
+        let metrics = evaluate(&model, None, &examples[..1], &labels, &Silent, &mut |_| {}).expect("evaluates");
         assert_eq!((metrics.oos_recall, metrics.kld_mean, metrics.top1_agreement), (None, None, None));
     }
 }

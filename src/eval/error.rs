@@ -117,6 +117,11 @@ pub enum EvalError {
     /// The model does not continue text.
     #[error("this model is an encoder: it does not continue text; use `slmc eval` with --task embed or classify")]
     NotADecoder,
+    /// Only classifiers give labels.
+    #[error(
+        "the model gives no labels: only classifiers do; pass one that `slmc train --task classify` made, or its artifact"
+    )]
+    NotAClassifier,
     /// The prompt has no tokens and the model no opening one.
     #[error("the prompt is empty, and the model has no token that opens a text; pass --prompt TEXT")]
     EmptyPrompt,

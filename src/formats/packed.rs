@@ -341,7 +341,7 @@ struct Names {
 impl Names {
     fn of(spec: &ModelSpec, family: &Family) -> Names {
         let mut names = Names { known: BTreeSet::new(), turned: BTreeSet::new() };
-        for source in spec.parameters().iter().filter_map(|parameter| (family.source)(spec, parameter.id)) {
+        for source in spec.parameters().iter().filter_map(|parameter| family.tensor(spec, parameter.id)) {
             for name in family.prefixes.iter().chain(&[""]).flat_map(|prefix| source.names(prefix)) {
                 if source.transposed {
                     names.turned.insert(name.clone());

@@ -8,6 +8,7 @@ mod decoder;
 mod distilbert;
 mod electra;
 mod encoder;
+mod exits;
 mod fewer_layers;
 mod gemma3;
 mod gpt2;
@@ -32,6 +33,7 @@ mod stablelm;
 mod starcoder2;
 
 pub use classifier::with_classifier;
+pub use exits::{ExitsError, check_places, with_exits};
 pub use fewer_layers::with_layers;
 pub use head_order::HeadOrder;
 pub use narrower::{WidthKeys, Widths, with_widths};

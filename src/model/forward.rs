@@ -153,14 +153,24 @@ impl<'a> Forward<'a> {
                 let inner = self.linear(LinearId::global(Role::MlmTransform), input, observer);
                 self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { function, .. } => {
-                let pooled = self.linear(LinearId::global(Role::Pooler), input, observer);
-                match function {
-                    Function::Tanh => pooled.tanh(),
-                    Function::Activation(activation) => activate(pooled, *activation),
-                }
-            }
+            Head::Classifier { .. } => self.pooled(LinearId::global(Role::Pooler), input, observer),
         }
+    }
+
+    /// A classifier's pooler and its function.
+    fn pooled(&self, pooler: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        let pooled = self.linear(pooler, input, observer);
+        match &self.spec.head {
+            Head::Classifier { function: Function::Activation(activation), .. } => activate(pooled, *activation),
+            _ => pooled.tanh(),
+        }
+    }
+
+    /// Logits of the exit head after `layers` layers, whose output is `hidden`: (batch, 1, labels).
+    pub fn exit(&self, layers: usize, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        let [pooler, classifier] = ModelSpec::exit_linears(layers);
+        let pooled = self.pooled(pooler, head_input(self.spec, hidden), observer);
+        self.linear(classifier, pooled, observer)
     }
 
     /// Everything, for one batch.

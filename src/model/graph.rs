@@ -108,7 +108,7 @@ pub struct Table {
 pub struct Graph {
     /// Tables of the embeddings.
     pub tables: Vec<Table>,
-    /// By layer.
+    /// By layer, those of its exit head last.
     pub layers: Vec<Vec<Input>>,
     /// Inputs of the head.
     pub head: Vec<Input>,
@@ -120,7 +120,7 @@ impl Graph {
     pub fn new(spec: &ModelSpec) -> Self {
         Graph {
             tables: tables(spec),
-            layers: spec.layers.iter().enumerate().map(|(n, layer)| layer_inputs(layer, n, spec.hidden)).collect(),
+            layers: spec.layers.iter().enumerate().map(|(n, layer)| layer_inputs(spec, layer, n)).collect(),
             head: head_inputs(spec),
             hidden: spec.hidden,
         }
@@ -174,7 +174,8 @@ fn last(id: LinearId, rows: usize) -> Linear {
     Linear { into_residual: true, ..linear(id, rows) }
 }
 
-fn layer_inputs(layer: &LayerSpec, n: usize, hidden: usize) -> Vec<Input> {
+fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
+    let hidden = spec.hidden;
     let normed = |site| match layer.norm_placement.is_before() {
         true => Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind },
         false => Origin::Residual,
@@ -190,7 +191,18 @@ fn layer_inputs(layer: &LayerSpec, n: usize, hidden: usize) -> Vec<Input> {
         }
     };
     out.extend(ffn_inputs(&layer.ffn, n, hidden, normed(NormSite::Ffn)));
+    if spec.exits.contains(&(n + 1)) {
+        out.extend(exit_inputs(spec, n));
+    }
     out
+}
+
+/// Inputs of the exit head after layer `n`: a classifier's head once more, on the layer's own output.
+fn exit_inputs(spec: &ModelSpec, n: usize) -> Vec<Input> {
+    let Head::Classifier { function, labels } = &spec.head else { return Vec::new() };
+    let one = |role, rows, origin| Input::new(vec![linear(LinearId::layer(n, role), rows)], spec.hidden, origin);
+    let last = one(Role::ExitClassifier, labels.len(), Origin::Function).after(*function);
+    vec![one(Role::ExitPooler, spec.hidden, Origin::Residual), last]
 }
 
 fn attention_inputs(attention: &AttentionSpec, n: usize, hidden: usize, origin: Origin) -> Vec<Input> {

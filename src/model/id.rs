@@ -37,6 +37,10 @@ pub enum Role {
     Up,
     /// Last matrix of the feed-forward network, (hidden, width).
     Down,
+    /// Dense layer over the first token of a layer's output, before its exit classifier, (hidden, hidden).
+    ExitPooler,
+    /// Sequence classifier over a layer's output, (labels, hidden).
+    ExitClassifier,
     /// Dense layer before the head of a masked language model, (hidden, hidden).
     MlmTransform,
     /// Language-model head, (vocabulary, hidden); absent as a weight where the token table is tied to it.
@@ -49,7 +53,7 @@ pub enum Role {
 
 impl Role {
     /// Every role, in forward order.
-    pub const ALL: [Role; 16] = [
+    pub const ALL: [Role; 18] = [
         Role::TokenEmbedding,
         Role::PositionEmbedding,
         Role::TypeEmbedding,
@@ -62,6 +66,8 @@ impl Role {
         Role::Gate,
         Role::Up,
         Role::Down,
+        Role::ExitPooler,
+        Role::ExitClassifier,
         Role::MlmTransform,
         Role::LmHead,
         Role::Pooler,
@@ -83,6 +89,8 @@ impl Role {
             Role::Gate => "ffn.gate",
             Role::Up => "ffn.up",
             Role::Down => "ffn.down",
+            Role::ExitPooler => "exit.pooler",
+            Role::ExitClassifier => "exit.classifier",
             Role::MlmTransform => "head.mlm_transform",
             Role::LmHead => "head.lm",
             Role::Pooler => "head.pooler",
@@ -92,7 +100,7 @@ impl Role {
 
     /// Whether matrices of this role live in a layer.
     pub fn in_layer(self) -> bool {
-        matches!(self.class(), Class::Attention | Class::Conv | Class::Ffn)
+        matches!(self.class(), Class::Attention | Class::Conv | Class::Ffn | Class::Exit)
     }
 
     /// The class a report sums over, and that the pattern aliases name.
@@ -102,6 +110,7 @@ impl Role {
             Role::Query | Role::Key | Role::Value | Role::Output => Class::Attention,
             Role::ConvIn | Role::ConvOut => Class::Conv,
             Role::Gate | Role::Up | Role::Down => Class::Ffn,
+            Role::ExitPooler | Role::ExitClassifier => Class::Exit,
             Role::MlmTransform | Role::LmHead | Role::Pooler | Role::Classifier => Class::Head,
         }
     }
@@ -118,13 +127,15 @@ pub enum Class {
     Conv,
     /// `layers.*.ffn.*`
     Ffn,
+    /// `layers.*.exit.*`
+    Exit,
     /// `head.*`
     Head,
 }
 
 impl Class {
     /// Every class, in forward order.
-    pub const ALL: [Class; 5] = [Class::Embedding, Class::Attention, Class::Conv, Class::Ffn, Class::Head];
+    pub const ALL: [Class; 6] = [Class::Embedding, Class::Attention, Class::Conv, Class::Ffn, Class::Exit, Class::Head];
 
     /// The alias patterns use.
     pub fn name(self) -> &'static str {
@@ -133,6 +144,7 @@ impl Class {
             Class::Attention => "attention",
             Class::Conv => "conv",
             Class::Ffn => "ffn",
+            Class::Exit => "exit",
             Class::Head => "head",
         }
     }
@@ -256,6 +268,7 @@ mod tests {
                 Class::Attention => "attn.",
                 Class::Conv => "conv.",
                 Class::Ffn => "ffn.",
+                Class::Exit => "exit.",
                 Class::Head => "head.",
             };
             assert!(role.name().starts_with(stem), "{}", role.name());

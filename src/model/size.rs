@@ -164,6 +164,8 @@ fn linear_role(role: Role) -> TensorRole {
         Role::Gate => TensorRole::Gate,
         Role::Up => TensorRole::Up,
         Role::Down => TensorRole::Down,
+        Role::ExitPooler => TensorRole::ExitPooler,
+        Role::ExitClassifier => TensorRole::ExitClassifier,
         Role::MlmTransform => TensorRole::MlmTransform,
         Role::LmHead => TensorRole::LmHead,
         Role::Pooler => TensorRole::Pooler,
@@ -241,7 +243,7 @@ pub struct WeightSize {
     pub parameters: u64,
     /// 8 · weight_bytes / parameters.
     pub bits_per_weight: f64,
-    /// The same bytes by class of matrix, `conv` only where there are convolutions; norms, biases, key maps and the
+    /// The same bytes by class of matrix, `conv` and `exit` only where there are any; norms, biases, key maps and the
     /// kernels of convolutions are `other`.
     pub bytes_by_class: BTreeMap<&'static str, u64>,
 }
@@ -249,8 +251,11 @@ pub struct WeightSize {
 impl WeightSize {
     /// Sums the tensors of [`stored_tensors`].
     pub fn of(spec: &ModelSpec, tensors: &[StoredTensor]) -> Self {
-        let mut bytes_by_class: BTreeMap<&'static str, u64> =
-            Class::ALL.iter().filter(|class| **class != Class::Conv).map(|class| (class.name(), 0)).collect();
+        let mut bytes_by_class: BTreeMap<&'static str, u64> = Class::ALL
+            .iter()
+            .filter(|class| !matches!(class, Class::Conv | Class::Exit))
+            .map(|class| (class.name(), 0))
+            .collect();
         bytes_by_class.insert("other", 0);
         for tensor in tensors {
             let class = match tensor.id {

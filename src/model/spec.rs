@@ -314,6 +314,9 @@ pub struct ModelSpec {
     pub embedding: Option<Embedding>,
     /// Most tokens of a text where the files beside the configuration allow fewer than `context`.
     pub longest_text: Option<usize>,
+    /// Where a text may leave before the last layer: after how many layers an exit head stands, ascending, each from 1 to
+    /// one less than there are.
+    pub exits: Vec<usize>,
     /// What files have otherwise.
     pub stored: Stored,
 }

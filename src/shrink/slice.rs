@@ -39,9 +39,12 @@ enum Axis {
 /// Axes of the rows and columns of a matrix.
 fn axes(role: Role) -> [Axis; 2] {
     match role {
-        Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding | Role::LmHead | Role::Classifier => {
-            [Axis::Whole, Axis::Hidden]
-        }
+        Role::TokenEmbedding
+        | Role::PositionEmbedding
+        | Role::TypeEmbedding
+        | Role::LmHead
+        | Role::Classifier
+        | Role::ExitClassifier => [Axis::Whole, Axis::Hidden],
         Role::Query => [Axis::Heads, Axis::Hidden],
         Role::Key | Role::Value => [Axis::KeyHeads, Axis::Hidden],
         Role::Output => [Axis::Hidden, Axis::Heads],
@@ -49,7 +52,7 @@ fn axes(role: Role) -> [Axis; 2] {
         Role::ConvOut => [Axis::Hidden, Axis::Conv],
         Role::Gate | Role::Up => [Axis::Inner, Axis::Hidden],
         Role::Down => [Axis::Hidden, Axis::Inner],
-        Role::MlmTransform | Role::Pooler => [Axis::Hidden, Axis::Hidden],
+        Role::MlmTransform | Role::Pooler | Role::ExitPooler => [Axis::Hidden, Axis::Hidden],
     }
 }
 

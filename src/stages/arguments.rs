@@ -3,6 +3,7 @@
 //! compare products.
 
 pub mod dtype;
+pub mod exits;
 pub mod groups;
 pub mod losses;
 pub mod privacy;

@@ -312,6 +312,7 @@ impl Stage for Distill {
             data: args.data.data(),
             on_policy: args.on_policy(),
             task: args.data.task,
+            exits: None,
             settings: args.training.settings(Settings::DISTILL, run, context),
             scope: args.scope.scope(),
             lora_output: args.scope.output(),

@@ -14,10 +14,11 @@ use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Re
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::watch::{MEASURED, WatchOptions, check_length, watch};
+use crate::confidence::check_bound;
 use crate::eval::BATCH_BYTES;
 use crate::eval::extraction::AnswerIs;
 use crate::eval::opened::Task;
-use crate::model::spec::ModelSpec;
+use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
 use crate::text::windows::{Choice, WindowError, check_window};
 use anyhow::anyhow;
@@ -114,6 +115,13 @@ pub struct Args {
     /// For --task generate. What stands before its last occurrence is not looked at; a text without it has no answer.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = MEASURE)]
     answer_after: Option<String>,
+
+    /// Ask elsewhere where the label's probability is below P
+    ///
+    /// For classifiers: the report says how many texts are answered then, and how accurately; a text whose label is `oos` is asked
+    /// elsewhere whatever its probability.
+    #[arg(long, value_name = "P", help_heading = MEASURE)]
+    route_below: Option<f32>,
 
     #[command(flatten)]
     backend: BackendArg,
@@ -224,6 +232,16 @@ impl Stage for Eval {
                          holds records with a prompt and an answer; leave one out";
             faults.add("field", anyhow!(error));
         }
+        if let Some(bound) = args.route_below {
+            faults.check("route-below", check_bound(bound));
+            let task = args.task.filter(|task| *task != TaskChoice::Classify);
+            let other = known
+                .planned(&args.model.model)
+                .is_some_and(|model| !matches!(model.spec.head, Head::Classifier { .. }));
+            if task.is_some() || other {
+                faults.add("route-below", anyhow!("--route-below is about the labels of classifiers; leave it out"));
+            }
+        }
         if args.answer_after.as_deref() == Some("") {
             faults.add("answer-after", anyhow!("--answer-after is empty; write what stands before the answer"));
         }
@@ -250,6 +268,7 @@ impl Stage for Eval {
             answer_tokens: args.answer_tokens,
             answer_is: args.answer_is,
             answer_after: args.answer_after.clone(),
+            route_below: args.route_below,
         };
         let device = faults.check("backend", args.backend.device());
         if let Some(device) = &device {

@@ -1,6 +1,7 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
 use super::adapter_output::check_adapter;
+use super::arguments::exits::ExitArgs;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
 use super::arguments::privacy::PrivacyArgs;
 use super::arguments::rounds::RoundArgs;
@@ -21,6 +22,7 @@ use crate::formats;
 use crate::model::device::Backend;
 use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
+use crate::train::error::TrainError;
 use crate::train::samples::TrainTask;
 use crate::train::settings::Settings;
 use serde_json::{Value, json};
@@ -29,7 +31,8 @@ use serde_json::{Value, json};
 ///
 /// DIR with weights is fine-tuned; a config.json (or a directory with no weights beside it) starts from random ones and
 /// needs a tokenizer.json beside it or --tokenizer. A bare encoder given --task classify gets a classifier for the
-/// labels of its data. --train-only and --lora-rank train a part, --dp-epsilon hides every single sample behind noise, and
+/// labels of its data. --train-only and --lora-rank train a part, --exits adds heads
+/// after earlier layers, --dp-epsilon hides every single sample behind noise, and
 /// --round-from averages what several clients trained from the same model. A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -61,6 +64,9 @@ pub struct Args {
     scope: ScopeArgs,
 
     #[command(flatten)]
+    exits: ExitArgs,
+
+    #[command(flatten)]
     privacy: PrivacyArgs,
 
     #[command(flatten)]
@@ -88,6 +94,11 @@ pub enum Work {
 }
 
 impl Args {
+    fn settings(&self, run: &RunSettings, context: usize) -> Settings {
+        let settings = self.training.settings(Settings::TRAIN, run, context);
+        Settings { loss: self.exits.weights(settings.loss), ..settings }
+    }
+
     /// A round: nothing of training is looked at but whether it is there.
     fn round(&self, run: &RunSettings, known: &Known) -> Resolved<OnTrainingBackend<Work>> {
         let mut faults = Faults::default();
@@ -96,6 +107,7 @@ impl Args {
             self.data.task.map(|_| "task"),
             self.training.given(),
             self.scope.given(),
+            self.exits.given(),
             self.privacy.given(),
         ];
         self.round.check(given.into_iter().flatten().next(), &mut faults);
@@ -139,8 +151,9 @@ impl Stage for Train {
             data: args.data.data(),
             on_policy: None,
             task: args.data.task,
-            settings: args.training.settings(Settings::TRAIN, run, context),
-            scope: args.scope.scope(),
+            settings: args.settings(run, context),
+            scope: args.exits.scope(args.scope.scope()),
+            exits: args.exits.exits(),
             lora_output: args.scope.output(),
             privacy: args.privacy.privacy(),
             out: args.out.out.clone(),
@@ -155,6 +168,14 @@ impl Stage for Train {
         // A bare encoder is given a head that only the data decides.
         let whole = student.as_ref().filter(|(spec, _)| !headless(spec));
         args.scope.check(whole.map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
+        let of_student = student.as_ref().map(|(spec, _)| spec);
+        let gains = options.task == Some(TrainTask::Classify) && of_student.is_some_and(headless);
+        args.exits.check((of_student, gains), args.scope.given(), &mut faults);
+        if options.privacy.is_some()
+            && (options.exits.is_some() || of_student.is_some_and(|spec| !spec.exits.is_empty()))
+        {
+            faults.add("dp-epsilon", TrainError::PrivateExits);
+        }
         if let Some((spec, _)) = &student {
             let gains = options.task == Some(TrainTask::Classify) && headless(spec);
             let weights = planned.is_some() || formats::contents(&args.model).weights;
@@ -174,9 +195,14 @@ impl Stage for Train {
         }
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
-        let makes = planned.filter(same).cloned().map(|model| match &options.tokenizer {
-            Some(path) => model.with_files(Files::at(path)),
-            None => model,
+        let makes = planned.filter(same).cloned().map(|mut model| {
+            if let Some(exits) = &options.exits {
+                model.spec.exits = exits.clone();
+            }
+            match &options.tokenizer {
+                Some(path) => model.with_files(Files::at(path)),
+                None => model,
+            }
         });
         let checked = backend.map(|backend| OnTrainingBackend { options: Work::Train(Box::new(options)), backend });
         Resolved::new(checked, makes, faults).predicting(predicted)

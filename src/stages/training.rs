@@ -107,6 +107,8 @@ pub struct TrainOptions {
     pub settings: Settings,
     /// What is trained.
     pub scope: ScopeSettings,
+    /// After how many layers the student has exit heads; those that it has if absent.
+    pub exits: Option<Vec<usize>>,
     /// What is written of a run with adapters.
     pub lora_output: LoraOutput,
     /// Noise that hides every single sample.
@@ -138,6 +140,9 @@ pub fn train(
     let Done { model, adapters, log, report } = work.train(&resume, devices, progress)?;
     let stage = if options.teachers.is_empty() { "train" } else { "distill" };
     let mut settings = json!(options.settings);
+    if let Some(exits) = &options.exits {
+        settings["exits"] = json!(exits);
+    }
     if !options.scope.is_all() {
         settings["scope"] = json!(options.scope);
     }
@@ -199,6 +204,9 @@ impl<'o> Work<'o> {
         check_adapter(options, formats::contents(&student.path).weights, gains_classifier)?;
         if gains_classifier {
             student = start::with_classifier(&student, &options.data, seed)?;
+        }
+        if let Some(exits) = &options.exits {
+            student = start::with_exits(&student, exits)?;
         }
         for teacher in &teachers {
             compare(&student, teacher)?;
@@ -276,6 +284,7 @@ impl<'o> Work<'o> {
             "on_policy": options.on_policy.map(|own| format!("{own:?}")),
             "settings": options.settings,
             "scope": options.scope,
+            "exits": options.exits,
             "privacy": options.privacy,
             "numerics": class_of(&devices.device, by_workers(devices)),
         }))
@@ -316,6 +325,7 @@ impl<'o> Work<'o> {
         }
         let cache = self.open_cache()?;
         let Work { options, student, sparsity, .. } = &*self;
+        let settings = options.settings.for_model(&student.spec);
         let mut teachers = Vec::new();
         for (((teacher, weights), (_, part)), compared) in
             self.teachers.iter().zip(&weights).zip(&options.teachers).zip(compared)
@@ -325,7 +335,7 @@ impl<'o> Work<'o> {
         }
         let mut run = Run {
             spec: &student.spec,
-            settings: &options.settings,
+            settings: &settings,
             scope: &self.scope,
             privacy: private.as_ref(),
             samples: &self.samples.samples,

@@ -86,6 +86,11 @@ pub enum TrainError {
         "--dp-epsilon computes gradients sample by sample, and a worker would be sent all weights for each; take --backend flex"
     )]
     PrivateWorkers,
+    /// Gradients of single samples are not made of exit heads.
+    #[error(
+        "--dp-epsilon clips the gradient of every sample, which is not done of exit heads; train the model without exits"
+    )]
+    PrivateExits,
 }
 
 fn how_to_go_on(checkpoint: u64) -> String {

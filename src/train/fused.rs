@@ -157,6 +157,7 @@ impl Fused {
     ) -> Result<LossParts, TrainError> {
         let settings = &run.settings.loss;
         let keep = now.has(Against::States);
+        let exits = now.has(Against::LastHead);
         let recording = run.device.clone().autodiff();
         let failed = || TrainError::Device("a graph of fused operations needs the flex device".to_owned());
         let root = Value::of(Tensor::<1>::zeros([1], &recording).require_grad()).ok_or_else(failed)?;
@@ -164,6 +165,7 @@ impl Fused {
         let mut kept = Projected::of(self.relations.iter().flatten().map(|relations| relations.layers[0]), now);
         let forward = FusedForward::new(run.spec, student.weights, keep)
             .recomputing(run.settings.recompute)
+            .with_exits(exits)
             .cut_below_trained(!now.has(Against::Projections));
         let states = forward.states(&piece.batch, &root, &mut kept);
         let mut parts = LossParts::default();
@@ -206,8 +208,25 @@ impl Fused {
         }
         drop((kept, states.hidden_states));
         let compares_logits = now.has(Against::Targets) || now.has(Against::Logits);
-        if let Some(head) = forward.head().filter(|_| compares_logits && !piece.rows.is_empty()) {
-            let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved);
+        let needs_head = (compares_logits || exits) && !piece.rows.is_empty();
+        let head = forward.head().filter(|_| needs_head);
+        let last = head.map(|head| (forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved), head));
+        if let Some((rows, head)) = last.as_ref().filter(|_| exits) {
+            let weighting = of_exits(settings, now, share);
+            let mut sum = 0.0;
+            for (&layers, state) in run.spec.exits.iter().zip(&states.exits) {
+                let own = forward.exit_rows(layers, state, &piece.batch, &piece.rows);
+                let last = TeacherRows { rows: rows.tensor(), head: head.clone(), weight: 1.0 };
+                let answers = Answers::Computed { teachers: vec![last], shared: None };
+                let (value, means) =
+                    losses(&own, &forward.exit_head(layers), &piece.targets, Some(&answers), weighting);
+                sum += exit_parts(now)[0] * means.cross_entropy + exit_parts(now)[1] * means.divergence;
+                add(value);
+            }
+            parts.set(LossKind::Exits, sum);
+        }
+        drop(states.exits);
+        if let Some((rows, head)) = last.filter(|_| compares_logits) {
             let teachers: Vec<TeacherRows> = others.into_iter().filter_map(|other| other.answers).collect();
             let answers = match run.cache.filter(|_| now.has(Against::Logits)) {
                 Some(cache) => Some(Answers::Sampled(cache.rows(&piece.samples)?)),
@@ -342,6 +361,24 @@ fn weighting(settings: &LossWeights, now: &LossParts, share: f64) -> Weighting {
         logits: now.get(LossKind::Logits),
         temperature: settings.temperature,
         share,
+    }
+}
+
+/// Parts of the cross entropy and of the divergence in the loss of an exit: halves, or the divergence alone where the run has
+/// no targets.
+pub(super) fn exit_parts(now: &LossParts) -> [f64; 2] {
+    if now.has(Against::Targets) { [0.5, 0.5] } else { [0.0, 1.0] }
+}
+
+fn of_exits(settings: &LossWeights, now: &LossParts, share: f64) -> Weighting {
+    let [cross_entropy, divergence] = exit_parts(now);
+    Weighting {
+        cross_entropy,
+        smoothing: settings.smoothing,
+        divergence,
+        temperature: settings.temperature,
+        share: share * now.get(LossKind::Exits),
+        ..Weighting::NONE
     }
 }
 

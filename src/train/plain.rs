@@ -4,8 +4,8 @@
 
 use super::data::Piece;
 use super::error::TrainError;
-use super::loss::plain::{Compared, loss};
-use super::loss::table::{Against, LossParts};
+use super::loss::plain::{Compared, exit_loss, loss};
+use super::loss::table::{Against, LossKind, LossParts};
 use super::optimizer::Gradients;
 use super::parameters::{Leaves, Parameters, Uploaded};
 use super::trainer::{Run, Teacher};
@@ -158,10 +158,17 @@ impl Run<'_> {
         let leaves = place.student.record(|id| self.scope.needs_gradient(id));
         let keep = now.has(Against::States);
         let mut forward = Forward::new(self.spec, &leaves, &recording);
-        if keep {
+        if keep || now.has(Against::LastHead) {
             forward = forward.keep_hidden_states();
         }
         let student = forward.run(&piece.batch, &mut Unobserved);
+        let exits = self.spec.exits.iter().filter(|_| now.has(Against::LastHead));
+        let exits: Vec<Tensor<2>> = exits
+            .map(|&layers| {
+                let state = student.hidden_states[layers].clone();
+                self.select(forward.exit(layers, state, &mut Unobserved), piece, &recording)
+            })
+            .collect();
         let mut compared = Compared {
             logits: self.select(student.logits, piece, &recording),
             teacher_logits: Vec::new(),
@@ -187,7 +194,13 @@ impl Run<'_> {
             }
             pairs += teacher.pairs.len();
         }
-        let (total, parts) = loss(&compared, &self.settings.loss, now, &recording)?;
+        let (mut total, mut parts) = loss(&compared, &self.settings.loss, now, &recording)?;
+        if !exits.is_empty() {
+            let (value, sum) = exit_loss(&compared, exits, &self.settings.loss, now, &recording)?;
+            total = total + value * now.get(LossKind::Exits);
+            parts.set(LossKind::Exits, sum);
+            parts.weigh(now);
+        }
         let recorded = (total * share).backward();
         Ok((leaves.gradients(&recorded).map_err(TrainError::Device)?, parts))
     }

@@ -71,9 +71,10 @@ impl Retraining<'_> {
         let layers = model.spec.layers.len();
         let pairs = hidden_pairs(layers, layers, None)?;
         let scope = Scope::default();
+        let settings = self.settings.for_model(&model.spec);
         let run = Run {
             spec: &model.spec,
-            settings: self.settings,
+            settings: &settings,
             scope: &scope,
             privacy: None,
             samples: self.samples,

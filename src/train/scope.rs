@@ -163,8 +163,7 @@ impl ScopeSettings {
         let Some(lora) = &self.lora else { return Ok(Scope { whole: Some(whole), adapters: BTreeMap::new() }) };
         if matches!(spec.head, Head::Classifier { .. }) {
             // Of a new classifier the head is random; PEFT saves the head of every classifier whole.
-            let of_head =
-                |id: &&ParameterId| matches!(id, ParameterId::Linear(linear, _) if linear.role.class() == Class::Head);
+            let of_head = |id: &&ParameterId| matches!(id, ParameterId::Linear(linear, _) if matches!(linear.role.class(), Class::Head | Class::Exit));
             whole.extend(parameters.iter().filter(of_head));
         }
         let adapters = lora.adapters(spec, sparsity, &whole)?;
@@ -197,7 +196,9 @@ impl LoraSettings {
         let matrices = spec.matrices();
         let mut selected = BTreeSet::new();
         if self.targets.is_empty() {
-            selected.extend(matrices.iter().map(|(id, ..)| *id).filter(|id| id.role.in_layer()));
+            selected.extend(
+                matrices.iter().map(|(id, ..)| *id).filter(|id| id.role.in_layer() && id.role.class() != Class::Exit),
+            );
         }
         for pattern in &self.targets {
             let own: Vec<LinearId> = matrices.iter().map(|(id, ..)| *id).filter(|id| matches(pattern, *id)).collect();

@@ -1,8 +1,13 @@
 //! Settings of a training run as plain data: the same struct serves flags and recipes, and its JSON is part of the
 //! fingerprint by which a killed run is recognised.
 
+use super::loss::schedule::Schedule;
 use super::loss::table::{LOSSES, LossKind, LossWeights};
+use crate::model::spec::ModelSpec;
 use serde::Serialize;
+
+/// Weight of exit heads where nothing is said.
+const EXIT_WEIGHT: f64 = 1.0;
 
 /// One training run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -101,6 +106,17 @@ pub struct SettingError {
 }
 
 impl Settings {
+    /// The same for a model: where it has exit heads, they have a weight, and otherwise none.
+    pub fn for_model(&self, spec: &ModelSpec) -> Settings {
+        let mut settings = self.clone();
+        match (spec.exits.is_empty(), settings.loss.uses(LossKind::Exits)) {
+            (true, _) => settings.loss.set(LossKind::Exits, Schedule::constant(0.0)),
+            (false, false) => settings.loss.set(LossKind::Exits, Schedule::constant(EXIT_WEIGHT)),
+            (false, true) => {}
+        }
+        settings
+    }
+
     /// Checks all settings; the error is the first invalid one.
     pub fn check(&self) -> Result<(), SettingError> {
         self.faults().into_iter().next().map_or(Ok(()), Err)

@@ -7,7 +7,7 @@ use super::student::{LayerError, teacher_parameter};
 use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
 use crate::formats::{self, Description, ModelFormatError};
 use crate::model::families;
-use crate::model::id::ParameterId;
+use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::text::records::read_labelled;
@@ -106,6 +106,32 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
         values.insert(*id, model.values_f32(*id)?);
     }
     Ok(with_values(spec, description, values)?)
+}
+
+/// A classifier with exit heads after these numbers of layers: those that it has there, else copies of its own head.
+pub fn with_exits(model: &Model, exits: &[usize]) -> Result<Model, StartError> {
+    let description = with_config(model, families::with_exits(&model.config, exits)?);
+    let spec = description.spec()?;
+    let mut values = BTreeMap::new();
+    for parameter in spec.parameters() {
+        let id = parameter.id;
+        let from = if model.parameters.contains_key(&id) { id } else { of_last_head(id) };
+        values.insert(id, model.values_f32(from)?);
+    }
+    Ok(with_values(spec, description, values)?)
+}
+
+/// The parameter of the last head that one of an exit head begins as.
+fn of_last_head(id: ParameterId) -> ParameterId {
+    match id {
+        ParameterId::Linear(LinearId { role: Role::ExitPooler, .. }, part) => {
+            ParameterId::Linear(LinearId::global(Role::Pooler), part)
+        }
+        ParameterId::Linear(LinearId { role: Role::ExitClassifier, .. }, part) => {
+            ParameterId::Linear(LinearId::global(Role::Classifier), part)
+        }
+        other => other,
+    }
 }
 
 /// Whether a model lacks the head that classification needs.

@@ -112,10 +112,13 @@ impl Run<'_> {
         progress: &dyn Progress,
     ) -> Result<Trained, TrainError> {
         self.settings.check()?;
-        let of_teacher = self.settings.loss.used().find(|def| def.against != Against::Targets);
+        let of_teacher = self.settings.loss.used().find(|def| def.against.is_teachers());
         let taught = !self.teachers.is_empty() || self.cache.is_some();
         if let (Some(def), false) = (of_teacher, taught) {
             return Err(TrainError::NoTeacher { option: def.option });
+        }
+        if self.privacy.is_some() && !self.spec.exits.is_empty() {
+            return Err(TrainError::PrivateExits);
         }
         if self.samples.is_empty() {
             return Err(TrainError::NoSamples);

@@ -1,6 +1,6 @@
 //! Damage without intent: a byte changed, the end missing, something appended.
 
-use super::{exercise, judged, tiny};
+use super::{exercise, judged, tiny, tiny_exits};
 use crate::fixture::Family;
 use rayon::prelude::*;
 use slm_runtime::format::artifact::ArtifactView;
@@ -12,8 +12,8 @@ const PATTERNS: [u8; 3] = [0x01, 0x80, 0xff];
 
 #[test]
 fn every_changed_byte_is_noticed() {
-    for family in [Family::TiedLlama, Family::BertClassifier] {
-        let compiled = tiny(family);
+    let files = [Family::TiedLlama, Family::BertClassifier].map(|family| (family.name(), tiny(family)));
+    for (name, compiled) in files.into_iter().chain([("exits", tiny_exits())]) {
         let device_part = compiled.footprint.flash_bytes as usize;
         for (what, whole) in [("whole", &compiled.bytes[..]), ("device", &compiled.bytes[..device_part])] {
             assert_eq!(judged(whole), Ok(()));
@@ -30,7 +30,7 @@ fn every_changed_byte_is_noticed() {
             assert!(
                 unnoticed.is_empty(),
                 "{} {what}: {} unnoticed: {:?}",
-                family.name(),
+                name,
                 unnoticed.len(),
                 &unnoticed[..unnoticed.len().min(20)]
             );

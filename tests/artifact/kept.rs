@@ -101,7 +101,7 @@ fn a_seal_of_weights_that_are_not_in_cipher_is_refused() {
         assert_eq!(ArtifactView::open(&file).err(), Some(expected), "tags are by leaves, and there is no list of them");
     }
     assert_eq!((SectionKind::Chunks as u32, SectionKind::Seal as u32), (0x8000_0006, 0x8000_0007));
-    for free in [0x8000_0008, 0x8000_000f, 0x8000_0018] {
+    for free in [0x8000_0008, 0x8000_000f, 0x8000_001a] {
         let mut sections = whole.clone();
         sections.all.insert(device, (free, 0, vec![1; 64]));
         assert_eq!(judged(&sections.file(|_| {})), Ok(()), "{free:#x} is skipped");

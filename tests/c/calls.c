@@ -102,6 +102,11 @@ static void run(const slm_model *model, const slm_facts *facts) {
     EXPECT(slm_run(session, tokens, 0, count_row, &rows) == SLM_EMPTY);
     EXPECT(slm_run(session, tokens, 3, count_row, &rows) == SLM_OK);
     EXPECT(rows.width == facts->output_width && rows.count == (facts->output >= 4 ? 1u : 3u));
+    /* A classifier says through how many layers a text went, and how sure it is. */
+    EXPECT((slm_exit_layers(session) > 0) == (facts->output == 4));
+    EXPECT((slm_confidence(session) > 0.0f) == (facts->output == 4) && slm_confidence(session) <= 1.0f);
+    EXPECT(slm_set_leaving(session, 0) == SLM_OK && slm_set_leaving(session, 1) == SLM_OK);
+    EXPECT(slm_exit_layers(NULL) == 0 && slm_set_leaving(NULL, 1) == SLM_NULL);
     if (facts->kind != 1) {
         EXPECT(slm_step(session, tokens, 1) == SLM_KIND);
         EXPECT(slm_session_error(session, why, sizeof why) > 10 && strstr(why, "encoder") != NULL);

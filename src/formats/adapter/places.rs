@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The configuration of a base with adapters: more rows of the table, and a head of its own where it was the table.
 pub(super) fn configuration(base: &Outline, adapters: &[Opened]) -> Result<Config, ModelFormatError> {
     let family = Family::of(&base.config)?;
-    let table = module_names(family, (family.source)(&base.spec, embedding()).as_ref());
+    let table = module_names(family, family.tensor(&base.spec, embedding()).as_ref());
     let tied = base.spec.tied_head();
     let copies = (family.copies)(&base.spec).into_iter().filter(|(_, of)| tied && *of == embedding());
     let heads: BTreeSet<String> = copies.flat_map(|(source, _)| module_names(family, Some(&source))).collect();
@@ -85,7 +85,7 @@ impl Places {
         let mut places: BTreeMap<String, Vec<Place>> = BTreeMap::new();
         let mut rearranged = BTreeSet::new();
         for parameter in spec.parameters() {
-            let Some(source) = (family.source)(spec, parameter.id) else { continue };
+            let Some(source) = family.tensor(spec, parameter.id) else { continue };
             let rows = parameter.shape.first().copied().unwrap_or(0);
             let (first, whole) = source.fused.map_or((0, rows), |fused| (fused.first, fused.rows));
             let names: BTreeSet<String> =

@@ -48,7 +48,8 @@ impl DenseLayout {
         let mut places = BTreeMap::new();
         let mut used = BTreeSet::new();
         for parameter in spec.parameters() {
-            let source = (family.source)(spec, parameter.id)
+            let source = family
+                .tensor(spec, parameter.id)
                 .ok_or_else(|| ModelError::NoParameter { path: stored.path().to_owned(), id: parameter.id })?;
             let expected = source.stored_shape(&parameter.shape);
             let spellings = source.names(prefix);
@@ -127,7 +128,7 @@ impl DenseLayout {
 
 /// The tensors that are none of the model's, ignored ones aside.
 fn without_place(family: &Family, spec: &ModelSpec, stored: &StoredTensors, prefix: &str) -> Vec<String> {
-    let parameters = spec.parameters().into_iter().filter_map(|parameter| (family.source)(spec, parameter.id));
+    let parameters = spec.parameters().into_iter().filter_map(|parameter| family.tensor(spec, parameter.id));
     let copies = (family.copies)(spec).into_iter().map(|(source, _)| source);
     let known: BTreeSet<String> = parameters.chain(copies).flat_map(|source| source.names(prefix)).collect();
     let placed =

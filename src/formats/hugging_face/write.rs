@@ -121,8 +121,8 @@ pub(in crate::formats) fn tensors<'m>(
             let (file, tensor, found) = (model.config.file().to_owned(), id.to_string(), tensor.shape().to_vec());
             return Err(ModelFormatError::Shape { file, tensor, expected: parameter.shape, found });
         }
-        let named = (family.source)(&model.spec, id)
-            .and_then(|source| Some((source.names(prefix).into_iter().next()?, source)));
+        let named =
+            family.tensor(&model.spec, id).and_then(|source| Some((source.names(prefix).into_iter().next()?, source)));
         let (name, source) = named.ok_or(ModelFormatError::NoName { id, family: family.model_type })?;
         parts.entry(name).or_default().push(StoredPart { source, id, tensor });
         written.insert(id);

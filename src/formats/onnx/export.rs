@@ -137,6 +137,10 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         let why = "its graphs have layers of attention alone; export the model as safetensors, or compile it";
         return not_said(format!("the short convolutions of {}", spec.family), why);
     }
+    if !spec.exits.is_empty() {
+        let why = "its graphs have the last head alone; export the model as safetensors, or compile it";
+        return not_said("exit heads".to_owned(), why);
+    }
     let attention = || spec.layers.iter().filter_map(|layer| layer.attention());
     if attention().any(|of| of.query_key_norm == Some(QueryKeyNorm::Together)) {
         let why = "its graphs have norms of single heads; export the model as safetensors, or compile it";

@@ -4,6 +4,7 @@
 //! a key ([`Family::aliases`]); the configuration itself stays as it was read.
 
 use super::Family;
+use super::exits::exits;
 use crate::disk::{Config, ConfigError};
 use crate::model::spec::ModelSpec;
 use serde_json::Value;
@@ -40,7 +41,10 @@ impl Family {
     /// # Errors
     /// What of it slmc does not implement.
     pub fn read(&self, config: &Config) -> Result<ModelSpec, ConfigError> {
-        (self.spec)(&self.completed(config)?)
+        let completed = self.completed(config)?;
+        let mut spec = (self.spec)(&completed)?;
+        spec.exits = exits(&completed, &spec)?;
+        Ok(spec)
     }
 
     /// The configuration with the values of the class for keys that are absent.

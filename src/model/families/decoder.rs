@@ -153,6 +153,7 @@ pub(super) fn model(
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
+        exits: Vec::new(),
         stored: Stored::ALIKE,
     })
 }

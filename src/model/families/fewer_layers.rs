@@ -3,6 +3,7 @@
 //! n-th on) is written anew or replaced by a list.
 
 use super::Family;
+use super::exits::without_exits;
 use crate::disk::{Config, ConfigError};
 use serde_json::{Map, Value, json};
 
@@ -28,11 +29,13 @@ fn compared(family: &Family, config: &Config, kept: &[usize]) -> Result<Config, 
 }
 
 /// The number of layers under `key` and, where it is stated too, under the name that transformers has for it in every
-/// family; `layer_types` with the kept layers' entries. Families without other keys by layer need nothing else.
+/// family; `layer_types` with the kept layers' entries; exits are
+/// not kept. Families without other keys by layer need nothing else.
 pub(super) fn counted(config: &Config, key: &str, kept: &[usize]) -> Map<String, Value> {
     const COMMON: &str = "num_hidden_layers";
     let mut map = config.map().clone();
     map.insert(key.to_owned(), json!(kept.len()));
+    without_exits(&mut map);
     if let Some(count) = map.get_mut(COMMON) {
         *count = json!(kept.len());
     }

@@ -99,6 +99,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
+        exits: Vec::new(),
         stored: Stored::ALIKE,
     })
 }

@@ -3,6 +3,7 @@
 //! among them, it is stated; a family whose configuration cannot state it must keep hidden = heads · head width.
 
 use super::Family;
+use super::exits::without_exits;
 use crate::disk::{Config, ConfigError};
 use crate::model::spec::{AttentionSpec, LayerSpec, Mixer, ModelSpec};
 use serde_json::{Map, Value, json};
@@ -101,6 +102,7 @@ pub fn with_widths(config: &Config, widths: Widths) -> Result<Config, ConfigErro
     }
     let keys = family.widths;
     let mut map = config.map().clone();
+    without_exits(&mut map);
     let head_dim = attention_of(&before).map(|attention| attention.head_dim);
     if let (None, Some(head_dim)) = (keys.head_dim, head_dim)
         && widths.heads * head_dim != widths.hidden

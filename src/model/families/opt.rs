@@ -97,6 +97,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
+        exits: Vec::new(),
         stored: Stored { leading_positions: LEADING, ..Stored::ALIKE },
     })
 }

@@ -27,6 +27,8 @@ pub(crate) struct States {
     pub(crate) hidden_states: Vec<Value>,
     /// Finished hidden states, (batch, length, hidden).
     pub(crate) last: Value,
+    /// The output of every layer with an exit head, in their order, where those are asked for.
+    pub(crate) exits: Vec<Value>,
 }
 
 /// A model ready to compute with fused operations.
@@ -36,6 +38,7 @@ pub(crate) struct FusedForward<'a> {
     keep_hidden_states: bool,
     recompute: bool,
     cut: bool,
+    exits: bool,
 }
 
 /// cos and sin, (length, head_dim / 2) each.
@@ -105,7 +108,7 @@ pub(crate) fn root_without_graph() -> Value {
 impl<'a> FusedForward<'a> {
     /// `weights` must have every parameter of `spec`.
     pub(crate) fn new(spec: &'a ModelSpec, weights: &'a FusedWeights, keep_hidden_states: bool) -> Self {
-        FusedForward { spec, weights, keep_hidden_states, recompute: false, cut: false }
+        FusedForward { spec, weights, keep_hidden_states, recompute: false, cut: false, exits: false }
     }
 
     /// Keeps the inputs of layers alone for the backward pass, which computes the rest again to the same bits.
@@ -119,10 +122,15 @@ impl<'a> FusedForward<'a> {
         FusedForward { cut, ..self }
     }
 
+    /// Keeps the outputs of layers with exit heads.
+    pub(crate) fn with_exits(self, exits: bool) -> Self {
+        FusedForward { exits, ..self }
+    }
+
     /// Embeddings and layers; in the graph of `root`, where that is recorded.
     pub(crate) fn states(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> States {
         let context = Context::new(self.spec, batch);
-        let mut hidden_states = Vec::new();
+        let (mut hidden_states, mut exits) = (Vec::new(), Vec::new());
         let cuts = self.cut && !self.keep_hidden_states && root.is_recorded();
         let first = if cuts { self.weights.first_trained(self.spec) } else { None };
         let mut hidden = match first {
@@ -149,6 +157,13 @@ impl<'a> FusedForward<'a> {
                     FusedForward::new(spec, weights, false).layer(layer, input.clone(), context, None, &mut Unobserved)
                 }),
             };
+            if self.exits && self.spec.exits.contains(&(layer + 1)) {
+                // What lies before the first trained layer is in no graph, but the exit head may be trained.
+                let seen =
+                    if root.is_recorded() && !hidden.is_recorded() { joined(&hidden, root) } else { hidden.clone() };
+                exits.push(seen);
+                hidden = if owned.is_none() { apart(&hidden) } else { hidden };
+            }
         }
         if first == Some(self.spec.layers.len()) {
             hidden = joined(&hidden, root);
@@ -157,7 +172,7 @@ impl<'a> FusedForward<'a> {
         if self.keep_hidden_states {
             hidden_states.push(hidden.clone());
         }
-        States { hidden_states, last: hidden }
+        States { hidden_states, last: hidden, exits }
     }
 
     /// What the last product reads, (rows, width): the chosen rows of (batch · length) finished states, a classifier's of
@@ -173,6 +188,29 @@ impl<'a> FusedForward<'a> {
             _ => select(&last, Arc::new(rows.iter().map(|&row| row as usize).collect())),
         };
         self.before_last(input, observer)
+    }
+
+    /// What the classifier of the exit head after `layers` layers reads, (rows, width), of that layer's output.
+    pub(crate) fn exit_rows(&self, layers: usize, state: &Value, batch: &Batch, rows: &[i32]) -> Value {
+        let [_, length] = batch.dims();
+        let first = select(state, Arc::new(rows.iter().map(|&row| row as usize * length).collect()));
+        self.pooled(ModelSpec::exit_linears(layers)[0], &first, &mut Unobserved)
+    }
+
+    /// The classifier of the exit head after `layers` layers.
+    pub(crate) fn exit_head(&self, layers: usize) -> Linear {
+        self.linear_of(ModelSpec::exit_linears(layers)[1])
+    }
+
+    /// A classifier's pooler and its function.
+    pub(super) fn pooled(&self, pooler: LinearId, input: &Value, observer: &mut dyn Observer) -> Value {
+        let pooled = self.linear(input, &[pooler], None, observer);
+        match &self.spec.head {
+            Head::Classifier { function: Function::Activation(activation), .. } => {
+                activate(&pooled, function(*activation), false)
+            }
+            _ => tanh(&pooled),
+        }
     }
 
     /// The norm after the last layer, where there is one.
@@ -191,13 +229,7 @@ impl<'a> FusedForward<'a> {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { function: of_pooler, .. } => {
-                let pooled = self.linear(&input, &[LinearId::global(Role::Pooler)], None, observer);
-                match of_pooler {
-                    Function::Tanh => tanh(&pooled),
-                    Function::Activation(activation) => activate(&pooled, function(*activation), false),
-                }
-            }
+            Head::Classifier { .. } => self.pooled(LinearId::global(Role::Pooler), &input, observer),
         }
     }
 

@@ -155,6 +155,22 @@ impl<'a> StagedForward<'a> {
         }
     }
 
+    /// What the first linear of an exit head reads of its layer's output.
+    pub fn exit_input(&self, hidden: Tensor<3>) -> Tensor<3> {
+        head_input(self.spec, hidden)
+    }
+
+    /// What the classifier of the exit head after `layers` layers reads, of what its pooler reads.
+    pub fn exit_pooled(&self, layers: usize, input: Tensor<3>) -> Tensor<3> {
+        let [pooler, _] = ModelSpec::exit_linears(layers);
+        match &self.operands {
+            Operands::Plain(forward) => forward.pooled(pooler, input, &mut Unobserved),
+            Operands::Fused(weights) => {
+                self.fused(weights).pooled(pooler, &value(input), &mut Unobserved).into_tensor()
+            }
+        }
+    }
+
     /// The output, of the input of the head's last linear.
     pub fn last(&self, input: Tensor<3>) -> Tensor<3> {
         let Some(id) = self.spec.last_linear() else { return input };

@@ -57,6 +57,11 @@ impl ModelSpec {
         }
     }
 
+    /// The exit head after `layers` layers: its pooler and its classifier.
+    pub fn exit_linears(layers: usize) -> [LinearId; 2] {
+        [Role::ExitPooler, Role::ExitClassifier].map(|role| LinearId::layer(layers - 1, role))
+    }
+
     /// Whether a matrix is multiplied with inputs, and not only looked up.
     pub fn multiplies(&self, id: LinearId) -> bool {
         match id.role {
@@ -99,6 +104,7 @@ impl ModelSpec {
                     (Role::Query | Role::Key | Role::Value, Mixer::Attention(attention)) => attention.input_bias,
                     (Role::Output, Mixer::Attention(attention)) => attention.output_bias,
                     (Role::ConvIn | Role::ConvOut, Mixer::Conv(conv)) => conv.bias,
+                    (Role::ExitPooler | Role::ExitClassifier, _) => true,
                     _ => layer.ffn.bias,
                 }
             }

@@ -40,6 +40,7 @@ fn sections(report: &RunReport) -> Vec<Section> {
         ("stages", "Stages", Some(stages(report))),
         ("samples", "Samples", samples(report)),
         ("quality", "Size and quality", facts::quality(report)),
+        ("kept", "Answers that are kept", facts::kept(report)),
         ("bytes", "Bytes by class", facts::bytes(report)),
         ("sensitivity", "Error by matrix", facts::sensitivity(report)),
         ("training", "Training", facts::training(report)),

@@ -518,6 +518,20 @@ uint32_t slm_grammar_accepts(const slm_grammar *grammar, const slm_grammar_state
 /* 1 where the text may end and nothing else can follow, else 0. */
 uint32_t slm_grammar_complete(const slm_grammar *grammar, const slm_grammar_state *state);
 
+/* Of a classifier, after slm_run. These functions are in libraries with the feature `exits`.
+ *
+ * A classifier with exit heads stops at the first of them whose logits are clear enough by the artifact's thresholds, which are
+ * compared as integers; its row is that head's. slm_exit_layers is the number of layers that were computed.
+ *
+ * slm_confidence is the probability of the likeliest label at the temperature that the artifact has for that head: a program that
+ * asks elsewhere below some value answers what is left as accurately as `slmc eval --route-below` says. Both are 0 before the
+ * first text and after slm_reset. */
+uint32_t slm_exit_layers(slm_session *session);
+float slm_confidence(slm_session *session);
+
+/* 1: by the thresholds, as every session begins. 0: every layer of each text is computed. */
+slm_status slm_set_leaving(slm_session *session, uint32_t by_threshold);
+
 /* Runs the artifact's golden prompts and compares their logits with the build machine's, bit for bit. */
 slm_status slm_self_test(const slm_model *model, void *memory, size_t length);
 

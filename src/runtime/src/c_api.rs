@@ -9,6 +9,7 @@
 //! | `pointers` | the caller's pointers |
 //! | `model` | an opened artifact |
 //! | `session` | tokens in, logits out; the self-test |
+//! | `exits` | where a text left a classifier, and how sure it is |
 //! | `speculation`, `snapshot` | several tokens at once; sequences shortened, saved and taken up |
 //! | `text` | text to tokens and back |
 //! | `choice` | the choice of the next token |
@@ -24,6 +25,8 @@
 mod audit;
 mod chat;
 mod choice;
+#[cfg(feature = "exits")]
+mod exits;
 #[cfg(feature = "grammar")]
 mod grammar;
 mod model;
@@ -54,6 +57,8 @@ pub use audit::{
 };
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
 pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_choose_among, slm_default_choice, slm_sample};
+#[cfg(feature = "exits")]
+pub use exits::{slm_confidence, slm_exit_layers, slm_set_leaving};
 #[cfg(feature = "grammar")]
 pub use grammar::{
     GRAMMAR_STATE_NUMBERS, GRAMMAR_WORDS, OpenGrammar, slm_grammar_accepts, slm_grammar_advance, slm_grammar_allowed,

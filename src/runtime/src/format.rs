@@ -12,6 +12,7 @@
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
 //! | [`chat_frame`], [`sampling`] | the texts around messages; how tokens are chosen |
 //! | [`drafts`], [`prefix`] | what guesses the next tokens; what was read before |
+//! | [`exits`] | where a text may leave a classifier, and how sure its heads are |
 //! | [`grammar`] | the automaton that outputs follow |
 //! | [`verify`] | digests |
 //! | `residency` | which tensors stay in RAM where weights are streamed; with the feature `streaming` |
@@ -25,6 +26,7 @@ pub mod chunks;
 #[cfg(feature = "speculation")]
 pub mod drafts;
 mod error;
+pub mod exits;
 mod features;
 mod functions;
 pub mod grammar;

@@ -12,6 +12,7 @@
 //! | [`sample`] | choosing a token |
 //! | `speculate` | several tokens in one pass, guessed and confirmed; with the feature `speculation` |
 //! | `grammar` | the tokens that a grammar allows next; with the feature `grammar` |
+//! | `exits` | when a text leaves a classifier, and how sure it is; with the feature `exits` |
 //! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
@@ -42,6 +43,8 @@ pub mod audit;
 #[cfg(any(test, feature = "c-api"))]
 pub mod c_api;
 mod cache;
+#[cfg(feature = "exits")]
+pub mod exits;
 pub mod format;
 #[cfg(feature = "grammar")]
 pub mod grammar;

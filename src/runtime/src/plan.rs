@@ -283,7 +283,12 @@ impl Walk<'_, '_, '_> {
         }
         self.matrix(key(R::Up), ffn, hidden)?;
         self.matrix(key(R::Down), hidden, ffn)?;
-        self.norm(key(R::FfnOutputNorm), added)
+        self.norm(key(R::FfnOutputNorm), added)?;
+        if layer.exit_head == 1 {
+            self.matrix(key(R::ExitPooler), hidden, hidden)?;
+            self.matrix(key(R::ExitClassifier), self.artifact.spec().output_width as usize, hidden)?;
+        }
+        Ok(())
     }
 
     fn attention(&mut self, index: usize, layer: &LayerRecord, hidden: usize) -> Result<(), FormatError> {

@@ -3,6 +3,8 @@
 //! order of steps; layers, linears and the head have modules of their own.
 
 mod conv;
+#[cfg(feature = "exits")]
+mod exits;
 mod head;
 mod history;
 mod layer;
@@ -26,6 +28,8 @@ use crate::kernels::workers::{MAX_WORKERS, Single, Workers};
 use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
+#[cfg(feature = "exits")]
+pub use exits::{Leaving, SeeHead};
 use history::{Before, History};
 #[cfg(feature = "snapshots")]
 pub use snapshot::{SnapshotError, snapshot_bytes};
@@ -51,6 +55,9 @@ pub enum SessionError {
     },
     /// An encoder has no steps: it reads whole sequences.
     NotADecoder,
+    /// The model has no labels.
+    #[cfg(feature = "exits")]
+    NotAClassifier,
     /// No tokens.
     Empty,
     /// The sequence cannot be shortened that far.
@@ -88,6 +95,8 @@ impl core::fmt::Display for SessionError {
                 "the sequence is longer than the {context} positions planned for; compile with a larger --context"
             ),
             E::NotADecoder => f.write_str("the model is an encoder: it has no steps"),
+            #[cfg(feature = "exits")]
+            E::NotAClassifier => f.write_str("the model is not a classifier: it has no labels"),
             E::Empty => f.write_str("there are no tokens"),
             E::Shortened { least } => write!(
                 f,
@@ -122,6 +131,11 @@ pub struct Session<'a, 'm> {
     written: usize,
     /// Positions whose logits are computed together.
     rows: usize,
+    /// Layers that the last text of a classifier was computed through.
+    #[cfg(feature = "exits")]
+    left_after: usize,
+    #[cfg(feature = "exits")]
+    leaving: Leaving,
     /// Positions that `Session::verify` reads.
     #[cfg(feature = "speculation")]
     verified: usize,
@@ -292,6 +306,10 @@ impl<'a, 'm> Session<'a, 'm> {
             length: 0,
             written: 0,
             rows,
+            #[cfg(feature = "exits")]
+            left_after: 0,
+            #[cfg(feature = "exits")]
+            leaving: Leaving::default(),
             #[cfg(feature = "speculation")]
             verified,
             history,
@@ -313,6 +331,10 @@ impl<'a, 'm> Session<'a, 'm> {
     /// Clears the sequence.
     pub fn reset(&mut self) {
         (self.length, self.written) = (0, 0);
+        #[cfg(feature = "exits")]
+        {
+            self.left_after = 0;
+        }
         self.history.forget();
         #[cfg(feature = "streaming")]
         if let Some(pieces) = &mut self.pieces {
@@ -387,10 +409,19 @@ impl<'a, 'm> Session<'a, 'm> {
         }
         self.reset();
         self.check_tokens(tokens)?;
-        self.encode(tokens)?;
+        #[cfg(feature = "exits")]
+        let left = self.encode(tokens, None)?;
+        #[cfg(not(feature = "exits"))]
+        let left = self.encode(tokens)?;
         match self.output_kind() {
             Output::Classifier => {
-                self.classify()?;
+                if !left {
+                    self.classify()?;
+                    #[cfg(feature = "exits")]
+                    {
+                        self.left_after = self.artifact.spec().layers as usize;
+                    }
+                }
                 each(0, self.buffers.output);
                 Ok(())
             }
@@ -401,6 +432,11 @@ impl<'a, 'm> Session<'a, 'm> {
             }
             _ => self.hand_out(0, tokens.len(), each),
         }
+    }
+
+    #[cfg(feature = "exits")]
+    fn is_classifier(&self) -> bool {
+        self.output_kind() == Output::Classifier
     }
 
     fn is_decoder(&self) -> bool {
@@ -452,8 +488,13 @@ impl<'a, 'm> Session<'a, 'm> {
         Ok(())
     }
 
-    /// Runs a whole sequence through an encoder: keys and values of a layer for every chunk before any chunk attends.
-    fn encode(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
+    /// Runs a whole sequence through an encoder: keys and values of a layer for every chunk before any chunk attends. Says
+    /// whether it left at an exit head, whose logits are then the output; those of all go to `every`.
+    fn encode(
+        &mut self,
+        tokens: &[u32],
+        #[cfg(feature = "exits")] mut every: Option<&mut SeeHead<'_>>,
+    ) -> Result<bool, SessionError> {
         let chunk = self.artifact.spec().chunk as usize;
         for (part, ids) in tokens.chunks(chunk).enumerate() {
             self.embed(ids, part * chunk, part * chunk)?;
@@ -468,8 +509,13 @@ impl<'a, 'm> Session<'a, 'm> {
                 let rows = Placed { row: part * chunk, count: ids.len(), first: part * chunk };
                 self.mix(index, &layer, 0, rows, tokens.len())?;
             }
+            #[cfg(feature = "exits")]
+            if layer.exit_head == 1 && self.leaves(index, every.as_deref_mut())? {
+                self.left_after = index + 1;
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn layer(&self, index: usize) -> LayerRecord {

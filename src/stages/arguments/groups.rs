@@ -34,6 +34,8 @@ pub const LOSSES: &str = "Losses";
 pub const ADAPTERS: &str = "Adapters";
 /// Differential privacy.
 pub const PRIVACY: &str = "Privacy";
+/// Heads before the last layer.
+pub const EXITS: &str = "Early exit";
 /// Federated rounds.
 pub const ROUNDS: &str = "Rounds";
 /// What outputs follow.

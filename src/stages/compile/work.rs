@@ -1,6 +1,7 @@
 //! The work of `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
 use super::drafts::asked_sections;
+use super::exits::{ExitOptions, ExitsReport, chosen, first_section, unjudged};
 use super::prefix::prefix_tokens;
 use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
@@ -55,6 +56,8 @@ pub struct Additions {
     pub prefix: Option<PathBuf>,
     /// The system message of that.
     pub system: Option<String>,
+    /// How a classifier's exits are chosen.
+    pub exits: ExitOptions,
     /// Seed of what the model writes.
     pub seed: u64,
 }
@@ -134,6 +137,9 @@ pub struct CompileReport {
     /// The folder that builds into firmware; absent where none was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<FirmwareReport>,
+    /// Thresholds and temperatures of a classifier's heads; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exits: Option<ExitsReport>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -180,6 +186,7 @@ impl Report for CompileReport {
         if let Some(page) = &self.page {
             table.row(["page", &page.words()]);
         }
+        self.exits.iter().for_each(|exits| exits.rows(&mut table));
         table.row(["chunk", &format!("{} tokens together", footprint.chunk)]);
         table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -230,7 +237,8 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         asked.grammar = Some(compiled.section);
     }
     asked.prefix = prefix_tokens(options, &model, &tokenizer, template.as_ref())?;
-    let text = TextSection {
+    asked.exits = first_section(options, &model.spec);
+    let mut text = TextSection {
         asked,
         vocabulary,
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
@@ -244,7 +252,14 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         provenance: Some(made.to_string().into_bytes()),
         chat_template: template.map(|template| template.to_section()),
     };
-    let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    let mut compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
+    let mut exits = unjudged(&view);
+    if let Some((section, report)) = chosen(options, &model, &view, &tokenizer, progress)? {
+        text.asked.exits = Some(section);
+        exits = Some(report);
+        compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    }
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
     let page = options.page.as_deref().map(|directory| {
         let page = Page {
@@ -296,6 +311,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
         page,
         firmware,
+        exits,
         golden_sha256: hex(&compiled.golden),
     })
 }
@@ -394,6 +410,16 @@ fn made(
         settings["prefix"] = json!({ "chat": of_template, "system": options.additions.system });
     }
     let mut inputs = Inputs::default().model("model", &options.model)?;
+    let exits = &options.additions.exits;
+    if !exits.margins.is_empty() {
+        settings["exit_margins"] = json!(exits.margins.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+    if let Some(data) = &exits.data {
+        if exits.margins.is_empty() {
+            settings["exit_loss"] = json!(exits.loss);
+        }
+        inputs = inputs.files("exit_data", [data])?;
+    }
     if let Some(path) = options.additions.constraint.as_ref().and_then(Constraint::path) {
         inputs = inputs.files("grammar", [path])?;
     }

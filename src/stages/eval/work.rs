@@ -1,12 +1,17 @@
 //! The work of `slmc eval`: opens a model, its reference and a text, and runs the task the model is for.
 
+use crate::artifact::host::ArtifactFile;
+use crate::confidence::Answer;
+use crate::divergence::argmax;
 use crate::eval::answers::{self, AnswerOptions, AnswersReport, Asked};
 use crate::eval::classify::{self, ClassifyReport, Example};
 use crate::eval::embed::{self, EmbedReport, Embedder};
+use crate::eval::exits;
 use crate::eval::extraction::{AnswerIs, Extraction};
 use crate::eval::generate::Prompt;
 use crate::eval::lm::{self, LmReport, MlmReport, Models, Targets, next_tokens};
 use crate::eval::opened::{OpenedModel, Task, tokenizer_at};
+use crate::eval::routing::ConfidenceMetrics;
 use crate::eval::{EvalError, Forward, SCHEMA};
 use crate::progress::Progress;
 use crate::report::{Report, Table};
@@ -24,6 +29,7 @@ use crate::text::windows::{Choice, WindowError, check_window, decoder_windows, e
 use crate::train::samples::{SamplesError, TEXT_FIELD};
 use burn::tensor::Device;
 use serde::Serialize;
+use slm_runtime::exits::confidence;
 use slm_runtime::sample::random_u64;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +85,8 @@ pub struct EvalOptions {
     pub answer_is: Option<AnswerIs>,
     /// Text that stands before the answer.
     pub answer_after: Option<String>,
+    /// Probability below which a text is asked elsewhere.
+    pub route_below: Option<f32>,
 }
 
 /// Result of `slmc eval`.
@@ -287,9 +295,38 @@ impl<'w> Work<'w> {
         }
         notes.count_cut(truncated, self.context());
         notes.warn(progress);
-        let metrics = classify::evaluate(model, self.against(), &examples, &model.labels, progress)
-            .map_err(|source| self.failed(source))?;
-        Ok((Measured::Classify(ClassifyReport { metrics, subject: model.subject.clone() }), notes))
+        let mut answers = Vec::with_capacity(examples.len());
+        let (artifact, bound) = (model.as_artifact(), self.options.route_below);
+        let failed = |source| self.failed(source);
+        let truth = classify::truth_of(&examples, &model.labels).map_err(failed)?;
+        let oos = model.labels.iter().position(|label| label == classify::OUT_OF_SCOPE);
+        let metrics = classify::evaluate(model, self.against(), &examples, &model.labels, progress, &mut |row| {
+            let (label, truth) = (argmax(row), truth[answers.len()]);
+            let answer =
+                Answer { confidence: confidence(row, 1.0), right: label == truth, elsewhere: Some(label) == oos };
+            answers.push(answer);
+        });
+        let metrics = metrics.map_err(failed)?;
+        let mut exits = None;
+        let mut calibrated = false;
+        if let Some(file) = artifact {
+            let view = file.view()?;
+            calibrated = view.heads().len() > 0;
+            if calibrated {
+                let left = exits::leave(&view, &examples).map_err(failed)?;
+                answers = exits::answers(&left, &truth, &model.labels);
+                if view.heads().len() > 1 {
+                    let labels = (&truth[..], &model.labels[..]);
+                    let other =
+                        self.reference.and_then(OpenedModel::as_artifact).map(ArtifactFile::view).transpose()?;
+                    let views = (&view, other.as_ref());
+                    exits = Some(exits::measure(views, &examples, &left, labels, progress).map_err(failed)?);
+                }
+            }
+        }
+        let confidence = (calibrated || bound.is_some()).then(|| ConfidenceMetrics::of(&answers, bound));
+        let report = ClassifyReport { metrics, exits, confidence, subject: model.subject.clone() };
+        Ok((Measured::Classify(report), notes))
     }
 
     fn embed(&self) -> Done {

@@ -11,7 +11,7 @@ use crate::stages::stage::Faults;
 use crate::text::rows::row_format;
 use crate::text::windows::check_window;
 use crate::train::error::TrainError;
-use crate::train::loss::table::{Against, LossKind};
+use crate::train::loss::table::LossKind;
 use crate::train::memory::{ComputedBy, TrainingNeed};
 use crate::train::relations::Relations;
 use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task};
@@ -121,7 +121,7 @@ pub fn check(
     faults: &mut Faults,
 ) {
     check_settings(settings, faults);
-    let of_teacher = settings.loss.used().find(|def| def.against != Against::Targets);
+    let of_teacher = settings.loss.used().find(|def| def.against.is_teachers());
     if let (Some(def), false) = (of_teacher, has_teacher) {
         faults.add(def.option, TrainError::NoTeacher { option: def.option });
     }

@@ -265,10 +265,48 @@ fn all_losses_together_have_the_gradients_of_burns_own_operations() {
     for name in ["llama-gqa-tied", "bert-mlm", "gpt2"] {
         let folder = golden_folders().into_iter().find(|path| path.ends_with(name)).unwrap();
         let mut loss = LossWeights { temperature: 2.0, smoothing: 0.1, ..LossWeights::NONE };
-        for (number, def) in LOSSES.iter().filter(|def| def.against != Against::Projections).enumerate() {
+        for (number, def) in
+            LOSSES.iter().filter(|def| !matches!(def.against, Against::Projections | Against::LastHead)).enumerate()
+        {
             loss.set(def.kind, Schedule::constant(0.2 + 0.1 * number as f64));
         }
         compare(&folder, name != "bert-mlm", loss);
+    }
+}
+
+#[test]
+fn exit_heads_have_the_gradients_of_burns_own_operations() {
+    for name in ["bert-classifier", "distilbert-classifier", "electra-classifier", "roberta-classifier"] {
+        let folder = golden_folders().into_iter().find(|path| path.ends_with(name)).unwrap();
+        let model = open_model(&folder).unwrap();
+        let exits: Vec<usize> = (1..model.spec.layers.len()).collect();
+        assert!(!exits.is_empty(), "{name} has one layer");
+        let model = crate::train::start::with_exits(&model, &exits).unwrap();
+        let loss = LossWeights { temperature: 2.0, smoothing: 0.1, ..LossWeights::NONE };
+        for loss in [
+            loss.with(LossKind::CrossEntropy, 1.0).with(LossKind::Exits, 0.7),
+            loss.with(LossKind::Divergence, 1.0).with(LossKind::Exits, 1.3),
+        ] {
+            let mut case = Case::new(&folder, false, loss);
+            for (number, id) in model.spec.parameters().into_iter().map(|parameter| parameter.id).enumerate() {
+                let mut values = model.values_f32(id).unwrap();
+                // No longer copies of the last head.
+                let noise = normals(1000 + number as u64, values.len(), 0.02);
+                if matches!(id, ParameterId::Linear(linear, _) if linear.role.class() == crate::model::id::Class::Exit)
+                {
+                    values.iter_mut().zip(noise).for_each(|(value, noise)| *value += noise);
+                }
+                case.values.insert(TrainedId::Parameter(id), values);
+            }
+            // The teacher has no exits, and all labels.
+            case.padded = Some((case.model.spec.clone(), model.spec.output_width()));
+            case.model = model.clone();
+            let found = case.fused(&case.values);
+            assert!(found.1.get(LossKind::Exits) > 0.0, "{name}");
+            for (backend, tolerance) in TOLERANCES {
+                same(&found, &case.gradients(&case.values, backend, false), tolerance, &format!("{name} on {backend}"));
+            }
+        }
     }
 }
 

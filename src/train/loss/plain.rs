@@ -12,6 +12,7 @@
 
 use super::table::{Against, HiddenForm, LossKind, LossParts, LossWeights};
 use crate::train::error::TrainError;
+use crate::train::fused::exit_parts;
 use crate::train::parameters::cause;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 
@@ -62,6 +63,40 @@ pub(in crate::train) fn loss(
     let total = total.ok_or(TrainError::NoLoss)?;
     parts.weigh(now);
     Ok((total, parts))
+}
+
+/// The loss of exit heads, whose logits of the rows with targets are `exits`, and its value: the cross entropy, and the
+/// divergence from the last head's logits, which get no gradient by it.
+pub(in crate::train) fn exit_loss(
+    compared: &Compared,
+    exits: Vec<Tensor<2>>,
+    weights: &LossWeights,
+    now: &LossParts,
+    device: &Device,
+) -> Result<(Tensor<1>, f64), TrainError> {
+    let [of_targets, of_last] = exit_parts(now);
+    let temperature = weights.temperature;
+    let last = log_softmax(compared.logits.clone().detach() / temperature, 1);
+    let mut sum = Tensor::zeros([1], device);
+    for logits in exits {
+        let own = log_softmax(logits.clone() / temperature, 1);
+        let terms = last.clone().exp() * (last.clone() - own);
+        let divergence = terms.sum_dim(1).mean() * (temperature * temperature);
+        let one = Compared {
+            logits,
+            teacher_logits: Vec::new(),
+            shared_tokens: None,
+            hidden: Vec::new(),
+            targets: compared.targets.clone(),
+        };
+        sum = sum + divergence * of_last;
+        if of_targets != 0.0 {
+            sum = sum + cross_entropy(&one, weights.smoothing, device) * of_targets;
+        }
+    }
+    let data = sum.clone().try_into_data().map_err(|error| TrainError::Device(cause(&error)))?;
+    let values = data.try_to_vec::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))?;
+    Ok((sum, values.first().copied().map_or(f64::NAN, f64::from)))
 }
 
 fn cross_entropy(compared: &Compared, smoothing: f64, device: &Device) -> Tensor<1> {

@@ -22,6 +22,8 @@ pub enum LossKind {
     Hidden,
     /// Divergence of the relations among queries, keys and values.
     Relations,
+    /// Σ over exit heads of (cross entropy + T² · KL(p_last ‖ p_exit)) / 2
+    Exits,
 }
 
 /// What a loss compares the student with.
@@ -35,6 +37,15 @@ pub enum Against {
     States,
     /// What a layer of a teacher projects for attention.
     Projections,
+    /// The data's targets and the model's own last head.
+    LastHead,
+}
+
+impl Against {
+    /// Whether it is a teacher's.
+    pub fn is_teachers(self) -> bool {
+        !matches!(self, Against::Targets | Against::LastHead)
+    }
 }
 
 /// A row of the table.
@@ -63,11 +74,12 @@ pub const LOSSES: [LossDef; LossKind::COUNT] = [
     LossDef { kind: LossKind::Logits, key: "logits", option: "logits", against: Against::Logits },
     LossDef { kind: LossKind::Hidden, key: "hidden", option: "hidden", against: Against::States },
     LossDef { kind: LossKind::Relations, key: "relations", option: "relations", against: Against::Projections },
+    LossDef { kind: LossKind::Exits, key: "exits", option: "exit-weight", against: Against::LastHead },
 ];
 
 impl LossKind {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// Its row.
     pub fn def(self) -> &'static LossDef {
@@ -156,7 +168,7 @@ impl LossWeights {
 
     /// Whether there must be a teacher.
     pub fn needs_teacher(&self) -> bool {
-        self.used().any(|def| def.against != Against::Targets)
+        self.used().any(|def| def.against.is_teachers())
     }
 
     /// The weights where `share` of the steps are done.

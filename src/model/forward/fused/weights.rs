@@ -40,7 +40,7 @@ impl FusedWeights {
         Some(FusedWeights::new(spec, weights))
     }
 
-    /// The first layer with a trained weight where none before the layers is trained: their number, where only the head is.
+    /// The first layer with a trained weight where none before the layers is trained: their number, where only heads are.
     pub(crate) fn first_trained(&self, spec: &ModelSpec) -> Option<usize> {
         let before = |id: &ParameterId| match id {
             ParameterId::Linear(linear, _) => linear.role.class() == Class::Embedding,
@@ -51,7 +51,9 @@ impl FusedWeights {
         if trained().any(before) {
             return None;
         }
-        let layers = trained().filter_map(|id| id.layer()).map(usize::from).min();
+        let of_exit =
+            |id: &&ParameterId| matches!(id, ParameterId::Linear(linear, _) if linear.role.class() == Class::Exit);
+        let layers = trained().filter(|id| !of_exit(id)).filter_map(|id| id.layer()).map(usize::from).min();
         Some(layers.unwrap_or(spec.layers.len()))
     }
 

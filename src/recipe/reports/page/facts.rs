@@ -119,6 +119,27 @@ fn ranked(caption: &str, rows: Vec<(String, String, f64)>) -> Markup {
     figure_with_table(figure::bars(caption, &bars), &shown, &["matrix", "scheme", "value"], cells.collect())
 }
 
+/// Accuracy against the share of texts that a classifier answers itself, of every stage that measured it.
+pub(super) fn kept(report: &RunReport) -> Option<Markup> {
+    let of_stage = |(stage, value): (&StageResult, &Value)| {
+        let curve = value.get("kept_curve")?.as_array()?;
+        let point = |point: &Value| {
+            let number = |key: &str| point.get(key).and_then(Value::as_f64);
+            Some((number("confidence")?, number("share")?, number("accuracy")?))
+        };
+        let points: Vec<(f64, f64, f64)> = curve.iter().filter_map(point).collect();
+        let caption = format!("{}: accuracy by the share of texts that are answered", visible(&stage.stage));
+        let line = Line { name: "kept".to_owned(), points: points.iter().map(|point| (point.1, point.2)).collect() };
+        let svg = figure::lines(&caption, ("share", "accuracy"), &[line]);
+        let row = |(bound, share, accuracy): &(f64, f64, f64)| {
+            vec![format!("{bound:.4}"), format!("{share:.3}"), format!("{accuracy:.4}")]
+        };
+        let headings = ["probability from", "share kept", "accuracy"];
+        Some(figure_with_table(svg, &caption, &headings, points.iter().map(row).collect()))
+    };
+    all(reports(report).filter_map(of_stage).collect())
+}
+
 /// Losses by step.
 pub(super) fn training(report: &RunReport) -> Option<Markup> {
     let of_stage = |(stage, value): (&StageResult, &Value)| {

@@ -24,7 +24,7 @@ pub struct State {
 
 impl State {
     /// The session, for what changes no sequence.
-    #[cfg(any(feature = "snapshots", feature = "streaming"))]
+    #[cfg(any(feature = "snapshots", feature = "streaming", feature = "exits"))]
     pub(super) fn session(&mut self) -> &mut Session<'static, 'static> {
         &mut self.session
     }

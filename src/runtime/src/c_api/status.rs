@@ -348,6 +348,8 @@ impl From<SessionError> for Status {
             SessionError::Token(_) => Status::Token,
             SessionError::ContextFull { .. } => Status::Context,
             SessionError::NotADecoder => Status::Kind,
+            #[cfg(feature = "exits")]
+            SessionError::NotAClassifier => Status::Kind,
             SessionError::Empty => Status::Empty,
             SessionError::NumericRange { .. } => Status::Range,
             SessionError::Shortened { .. } => Status::Argument,

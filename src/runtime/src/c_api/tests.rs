@@ -119,6 +119,7 @@ fn the_header_says_what_the_code_does() {
         include_str!("audit.rs"),
         include_str!("chat.rs"),
         include_str!("choice.rs"),
+        include_str!("exits.rs"),
         include_str!("grammar.rs"),
         include_str!("model.rs"),
         include_str!("seal.rs"),
@@ -241,6 +242,11 @@ fn bad_pointers_give_a_status() {
         assert_eq!(slm_step(words.as_mut_ptr().cast(), &token, 1), Status::NotOpen);
         assert_eq!(slm_reset(null_mut()), Status::Null);
         assert_eq!(slm_positions(null_mut()), 0);
+        #[cfg(feature = "exits")]
+        {
+            assert_eq!((slm_exit_layers(null_mut()), slm_confidence(null_mut())), (0, 0.0));
+            assert_eq!(slm_set_leaving(null_mut(), 1), Status::Null);
+        }
         assert_eq!(slm_session_error(null_mut(), null_mut(), 9), 0);
     }
 }

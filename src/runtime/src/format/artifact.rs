@@ -33,6 +33,7 @@ pub struct ArtifactView<'a> {
     pub(super) weights: &'a [u8],
     pub(super) vocabulary: &'a [u8],
     pub(super) golden: &'a [u8],
+    pub(super) exits: &'a [u8],
     pub(super) text: Option<TextTables<'a>>,
     pub(super) opening: TokenList<'a>,
     pub(super) ends: TokenList<'a>,
@@ -145,6 +146,7 @@ impl<'a> ArtifactView<'a> {
             weights: empty[3],
             vocabulary: empty[4],
             golden: empty[5],
+            exits: &bytes[..0],
             text: None,
             opening: TokenList::default(),
             ends: TokenList::default(),
@@ -171,6 +173,7 @@ impl<'a> ArtifactView<'a> {
         self.read_special_tokens()?;
         self.read_chat_frame()?;
         self.read_sampling()?;
+        self.read_exits()?;
         self.check_functions()?;
         self.check_tensors()?;
         self.check_vocabulary()?;

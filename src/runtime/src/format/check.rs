@@ -123,7 +123,10 @@ impl<'a> ArtifactView<'a> {
         require(spec.learned_positions <= 1, "learned_positions")?;
         require(spec.strip_leading_space <= 1, "strip_leading_space")?;
         require(spec.wide_activations <= 1, "wide_activations")?;
-        later(ExitHead::from_number(spec.exit_head).is_some(), "exit_head")?;
+        let exits = ExitHead::from_number(spec.exit_head);
+        later(exits.is_some(), "exit_head")?;
+        let may_exit = output == Output::Classifier && spec.final_norm == 0;
+        require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
         later(spec.reserved == 0 && spec.reserved_end == [0; 42], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
@@ -157,8 +160,20 @@ impl<'a> ArtifactView<'a> {
         }
         self.spec = spec;
         self.layers = layers;
+        let mut exit_heads = 0;
         for index in 0..spec.layers {
-            check_layer(index, &self.layer(index as usize), kind == ModelKind::Decoder)?;
+            let layer = self.layer(index as usize);
+            check_layer(index, &layer, kind == ModelKind::Decoder)?;
+            // After the last layer the last head stands.
+            let may_exit = exits == Some(ExitHead::Layers) && index + 1 < spec.layers;
+            if layer.exit_head > u8::from(may_exit) {
+                return Err(FormatError::Layer(index, "exit_head"));
+            }
+            exit_heads += u32::from(layer.exit_head);
+        }
+        require(exits == Some(ExitHead::LastLayer) || exit_heads > 0, "exit_head")?;
+        if exit_heads > 0 && !cfg!(feature = "exits") {
+            return Err(FormatError::Feature("exits"));
         }
         crate::plan::Plan::of(self).ok_or(FormatError::Spec("arena_bytes"))?.check(&spec)
     }
@@ -328,7 +343,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
     require(FfnKind::from_number(layer.ffn).is_some(), "ffn")?;
     require(CurveId::from_number(layer.activation).is_some(), "activation")?;
     later(LayerCacheFormat::from_number(layer.cache_format).is_some(), "cache_format")?;
-    later(layer.exit_head == 0, "exit_head")?;
+    later(layer.exit_head <= 1, "exit_head")?;
     later(layer.stack == 0, "stack")?;
     later(layer.reserved_end == [0; 21], "reserved")?;
     require(size(layer.ffn_width), "ffn_width")?;

@@ -28,6 +28,9 @@ pub const MINOR_TRUST: u16 = 8;
 pub const MINOR_FAMILIES: u16 = 9;
 /// The same where it is planned which weights are streamed, which readers of an earlier version skip.
 pub const MINOR_STREAMING: u16 = 10;
+/// Minor version of files of classifiers with exit heads, which readers of an earlier version reject, or with the temperature
+/// of their confidence, which they skip.
+pub const MINOR_EXITS: u16 = 11;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -47,7 +50,7 @@ record! {
         /// [`MAJOR`]
         major: u16,
         /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`],
-        /// [`MINOR_FAMILIES`], [`MINOR_STREAMING`] or that of a storage
+        /// [`MINOR_FAMILIES`], [`MINOR_STREAMING`], [`MINOR_EXITS`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -168,4 +171,6 @@ pub enum SectionKind {
     Prefix = 0x8000_0017,
     /// Which tensors stay in RAM where weights are streamed: `residency` (device).
     Residency = 0x8000_0018,
+    /// Where a text may leave a classifier, and the temperature of its heads: [`super::exits`] (device).
+    Exits = 0x8000_0019,
 }

@@ -34,7 +34,7 @@ const fn host(kind: SectionKind) -> Section {
 }
 
 /// Every section of this version, in file order.
-pub const SECTIONS: [Section; 22] = [
+pub const SECTIONS: [Section; 23] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
     device(SectionKind::Functions, Presence::Needed),
@@ -50,6 +50,7 @@ pub const SECTIONS: [Section; 22] = [
     device(SectionKind::Draft, Presence::Optional),
     device(SectionKind::Prefix, Presence::Optional),
     device(SectionKind::Residency, Presence::Optional),
+    device(SectionKind::Exits, Presence::Optional),
     device(SectionKind::Seal, Presence::Optional),
     device(SectionKind::Chunks, Presence::Optional),
     host(SectionKind::Tokenizer),

@@ -128,7 +128,7 @@ record! {
         taps: u32,
         /// A [`LayerCacheFormat`].
         cache_format: u8,
-        /// 0: no logits come from this layer. A later version has exit heads.
+        /// 1 where a classifier's exit head stands after this layer.
         exit_head: u8,
         /// 0: the layer is in the only stack. A later version has several.
         stack: u8,
@@ -187,6 +187,8 @@ pub enum HeadMatrix {
 pub enum ExitHead {
     /// The last one only.
     LastLayer = 0,
+    /// Those with an exit head too, in classifiers.
+    Layers = 1,
 }
 
 /// Stacks of layers: a later version has an encoder's beside a decoder's.
@@ -364,7 +366,7 @@ macro_rules! from_number {
 }
 from_number!(ModelKind: Decoder, Encoder);
 from_number!(HeadMatrix: Own, TokenTable);
-from_number!(ExitHead: LastLayer);
+from_number!(ExitHead: LastLayer, Layers);
 from_number!(Stacks: One);
 from_number!(CacheFormat: Int8);
 from_number!(LayerCacheFormat: OfHeader, Ring, NibbleValues, RingNibbleValues);

@@ -65,6 +65,8 @@ pub enum TensorRole {
     Up = 0x22,
     Down = 0x23,
     FfnOutputNorm = 0x24,
+    ExitPooler = 0x31,
+    ExitClassifier = 0x32,
     FinalNorm = 0x40,
     MlmTransform = 0x41,
     MlmNorm = 0x42,
@@ -75,7 +77,7 @@ pub enum TensorRole {
 
 impl TensorRole {
     /// Every role, ascending.
-    pub const ALL: [TensorRole; 27] = [
+    pub const ALL: [TensorRole; 29] = [
         TensorRole::EmbedToken,
         TensorRole::EmbedPosition,
         TensorRole::EmbedType,
@@ -97,6 +99,8 @@ impl TensorRole {
         TensorRole::Up,
         TensorRole::Down,
         TensorRole::FfnOutputNorm,
+        TensorRole::ExitPooler,
+        TensorRole::ExitClassifier,
         TensorRole::FinalNorm,
         TensorRole::MlmTransform,
         TensorRole::MlmNorm,

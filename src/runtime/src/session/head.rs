@@ -152,17 +152,26 @@ impl Session<'_, '_> {
 
     /// The pooler over the first token, with tanh or the head's activation, then the classifier.
     pub(super) fn classify(&mut self) -> Result<(), SessionError> {
-        let head = self.artifact.spec().layers as usize;
-        let failed = |stop: Stop| stop.at(head);
         self.head_rows(0, 1)?;
         let hidden = self.scratch[0].row.len();
-        let key = |role| TensorKey::global(role, TensorPart::Weight);
-        let pooler = [self.product(key(TensorRole::Pooler), Destination::B)?];
-        let classifier = [self.product(key(TensorRole::Classifier), Destination::Output)?];
-        let tanh = self.artifact.spec().head_activation == 0;
-        let curve = self.curve(if tanh { CurveId::Silu as u8 } else { self.artifact.spec().head_activation })?;
         // The first residual row is overwritten by the final norm: nothing reads it afterwards.
         self.buffers.residual[..hidden].copy_from_slice(self.scratch[0].row);
+        let key = |role| TensorKey::global(role, TensorPart::Weight);
+        self.classify_by([key(TensorRole::Pooler), key(TensorRole::Classifier)], self.artifact.spec().layers as usize)
+    }
+
+    /// A pooler over the first residual row, which stays as it is, then a classifier. Their errors name `layer`.
+    pub(super) fn classify_by(
+        &mut self,
+        [pooler, classifier]: [TensorKey; 2],
+        layer: usize,
+    ) -> Result<(), SessionError> {
+        let failed = |stop: Stop| stop.at(layer);
+        let hidden = self.scratch[0].row.len();
+        let pooler = [self.product(pooler, Destination::B)?];
+        let classifier = [self.product(classifier, Destination::Output)?];
+        let tanh = self.artifact.spec().head_activation == 0;
+        let curve = self.curve(if tanh { CurveId::Silu as u8 } else { self.artifact.spec().head_activation })?;
         let finish = if tanh { Finish::None } else { Finish::Activate(curve) };
         self.linear(Input::Residual(None, 0), &pooler, 1, finish).map_err(failed)?;
         if tanh {

@@ -110,7 +110,7 @@ type Row = (usize, LinearId, usize);
 pub(super) fn of(model: &Described<'_>, family: &Family, with_inputs: bool) -> Vec<Module> {
     let mut modules: Vec<(String, Vec<Row>)> = Vec::new();
     for (id, _, columns) in model.spec.matrices() {
-        let Some(source) = (family.source)(model.spec, ParameterId::weight(id)) else { continue };
+        let Some(source) = family.tensor(model.spec, ParameterId::weight(id)) else { continue };
         let part = (source.fused.map_or(0, |fused| fused.first), id, columns);
         match modules.iter_mut().find(|(name, _)| *name == source.name) {
             Some((_, parts)) => parts.push(part),
