@@ -132,6 +132,7 @@ fn a_model_in_memory_goes_the_whole_way() {
         target,
         context: None,
         device_only: false,
+        page: None,
         firmware: None,
         additions: Default::default(),
         invocation: Default::default(),

@@ -191,7 +191,7 @@ fn larger() -> Model {
 fn signed(bytes: &[u8], key: &SecretKey, shift: Option<u8>) -> Vec<u8> {
     let fields = SigningFields { counter: Some(3), model_id: None, chunk_shift: shift };
     let to_sign = ToSign::new(bytes, &fields).expect("it can be signed");
-    let signature = key.sign(&to_sign.message());
+    let signature = key.sign(&to_sign.message()).expect("it signs");
     to_sign.signed(Slot::from_number(1).expect("a slot"), key.public(), &signature).expect("its own")
 }
 

@@ -15,7 +15,7 @@ fn key() -> SecretKey {
 }
 
 fn bundle(content: &[u8], key: &SecretKey) -> String {
-    sign(&statement(content), key, ("hint".to_owned(), "hint".to_owned())).1
+    sign(&statement(content), key, ("hint".to_owned(), "hint".to_owned())).expect("it signs").1
 }
 
 /// What checking a file says.

@@ -91,7 +91,7 @@ fn signatures_are_those_of_the_standards() {
 
     // RFC 6979, A.2.5, "sample" with SHA-256: its s is the higher one, which is brought down.
     let secret = SigningKey::from_slice(&bytes("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721"));
-    let key = SecretKey::of(Secret::P256(secret.expect("in range")));
+    let key = SecretKey::of_p256(secret.expect("in range"));
     let higher = bytes(
         "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716\
          f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8",
