@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! p     = softmax(z / T) of the likeliest label
-//! T     = argmin mean −ln softmax(z / T)[truth]                convex in 1 / T; golden section over ln 1 / T
+//! T     = argmin mean (−ln p where the label is right, −ln (1 − p) where it is wrong)     golden section over ln 1 / T
 //! ECE   = Σ over 15 bins of equally many texts, by rising p, of share of the bin · |mean p − share of right answers|
 //! kept  = texts whose answer is not `oos` and whose p is at least the bound; the others are to be asked elsewhere
 //! ```
 //!
-//! Guo et al. 2017. Exponentials are libm's, so that a temperature is the same bits on every machine.
+//! Guo et al. 2017, who fit T to −ln p of the right label instead: of a head with many gross errors that leaves the likeliest label
+//! less sure than it is right. Exponentials are libm's, so that a temperature is the same bits on every machine.
 
 use serde::Serialize;
 
@@ -30,20 +31,24 @@ pub struct Judged<'l> {
     pub truth: usize,
 }
 
-/// −ln softmax(z · inverse)[truth]
+/// −ln p where the likeliest label is the right one, else −ln (1 − p), p its softmax at 1 / T = `inverse`.
 fn surprise(judged: &Judged<'_>, inverse: f64) -> f64 {
-    let top = judged.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let first = |best: usize, label: usize| if judged.logits[label] > judged.logits[best] { label } else { best };
+    let best = (0..judged.logits.len()).fold(0, first);
+    let Some(&top) = judged.logits.get(best) else { return 0.0 };
     let below = |logit: f32| (f64::from(logit) - f64::from(top)) * inverse;
-    let sum: f64 = judged.logits.iter().map(|&logit| libm::exp(below(logit))).sum();
-    libm::log(sum) - below(judged.logits[judged.truth])
+    let others = judged.logits.iter().enumerate().filter(|(label, _)| *label != best);
+    let others: f64 = others.map(|(_, &logit)| libm::exp(below(logit))).sum();
+    let all = libm::log(1.0 + others);
+    if best == judged.truth { all } else { all - libm::log(others.max(f64::MIN_POSITIVE)) }
 }
 
-/// Mean −ln p of the right label, in nats.
+/// Mean surprise, in nats, at whether the likeliest label is the right one.
 pub fn mean_surprise(texts: &[Judged<'_>], inverse_temperature: f64) -> f64 {
     texts.iter().map(|judged| surprise(judged, inverse_temperature)).sum::<f64>() / texts.len().max(1) as f64
 }
 
-/// 1 / T at which the mean −ln p of the right labels is least; 1 of no text.
+/// 1 / T at which the mean surprise is least; 1 of no text.
 pub fn inverse_temperature(texts: &[Judged<'_>]) -> f32 {
     if texts.is_empty() {
         return 1.0;

@@ -576,8 +576,8 @@ slm_status slm_audit_seal_by(slm_audit *audit, uint32_t algorithm, const uint8_t
 /* Weights in slow storage, which cannot be addressed: a card, serial flash, a server. docs/streaming.md; these functions need the
  * library's feature `streaming`, and artifacts of `slmc compile --resident`. */
 #define SLM_STREAMED_WORDS 384
-#define SLM_READ_FAILED (-1)
-#define SLM_READ_LATE (-2)
+#define SLM_READ_FAILED -1
+#define SLM_READ_LATE -2
 
 /* How the file is read. `read` fills `into` from an offset of the file and returns how many bytes there were, SLM_READ_FAILED or
  * SLM_READ_LATE. Where reading goes on by itself, by DMA, `begin` starts the same for one of the buffers and returns 0, and

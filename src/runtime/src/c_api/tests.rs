@@ -98,7 +98,7 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(value("SLM_PAGE_BYTES").parse(), Ok(crate::format::header::HEADER_BYTES));
     // A slot record; `update` may be absent here.
     assert_eq!(value("SLM_RECORD_BYTES"), "64");
-    let words = [("SLM_STREAMED_WORDS", "384"), ("SLM_READ_FAILED", "(-1)"), ("SLM_READ_LATE", "(-2)")];
+    let words = [("SLM_STREAMED_WORDS", "384"), ("SLM_READ_FAILED", "-1"), ("SLM_READ_LATE", "-2")];
     words.into_iter().for_each(|(name, expected)| assert_eq!(value(name), expected));
     #[cfg(feature = "streaming")]
     assert_eq!((STREAMED_WORDS, READ_FAILED, READ_LATE), (384, -1, -2));
