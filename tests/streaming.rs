@@ -235,7 +235,7 @@ fn signed_artifacts_are_streamed_leaf_by_leaf() {
     // Leaves that the planned buffers do not take.
     let bytes = compiled_with(&model, &target(Layout::R4K4), None, asked(Resident::Least, None)).bytes;
     let fields = SigningFields { counter: None, model_id: None, chunk_shift: Some(16) };
-    let refused = ToSign::new(&bytes, &fields).err().expect("refused").to_string();
+    let refused = ToSign::new(&bytes, &fields).expect_err("refused").to_string();
     assert!(refused.contains("--stream-buffer"), "{refused}");
 }
 

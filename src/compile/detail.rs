@@ -212,15 +212,15 @@ pub fn detail(
     for (key, row) in &mut work {
         row.instructions = exact[key].max(0.0).round() as u64;
     }
-    let sum_by = |of: &dyn Fn(&(Option<usize>, Class, String)) -> bool| -> Vec<ClassRow> {
+    let sum_by = |chosen: &dyn Fn(Option<usize>) -> bool| -> Vec<ClassRow> {
         let mut classes: BTreeMap<Class, u64> = BTreeMap::new();
-        for (key, row) in work.iter().filter(|(key, _)| of(key)) {
-            *classes.entry(key.1).or_default() += row.instructions;
+        for ((_, class, _), row) in work.iter().filter(|((layer, ..), _)| chosen(*layer)) {
+            *classes.entry(*class).or_default() += row.instructions;
         }
         classes.into_iter().map(|(class, instructions)| ClassRow { class: class.name(), instructions }).collect()
     };
     let layer = |layer: Option<usize>| {
-        let classes = sum_by(&|key| key.0 == layer);
+        let classes = sum_by(&|own| own == layer);
         LayerRow { layer, instructions: classes.iter().map(|row| row.instructions).sum(), classes }
     };
     let layers: Vec<LayerRow> =

@@ -186,7 +186,7 @@ mod tests {
     /// Texts whose first head is right where its margin is above 50, and whose second is right but for a tenth.
     fn texts() -> Vec<Heads> {
         let text = |n: u32| Heads {
-            exits: vec![(n, n >= 50), (n + 1000, n % 10 != 0 || n >= 50)],
+            exits: vec![(n, n >= 50), (n + 1000, !n.is_multiple_of(10) || n >= 50)],
             right: n != 7,
             counted: true,
         };

@@ -140,8 +140,8 @@ pub unsafe extern "C" fn slm_open_sealed(
         let key: &[u8; DEVICE_KEY_BYTES] = match (options.device_key.is_null(), options.file_key) {
             (true, None) => return Err(Status::Null),
             (true, Some(_)) => &NONE,
-            // SAFETY: as the caller says.
             (false, None) => {
+                // SAFETY: as the caller says.
                 unsafe { array(options.device_key, DEVICE_KEY_BYTES) }?.try_into().map_err(|_| Status::Argument)?
             }
             // Which of the two is meant is not for this library to guess.
