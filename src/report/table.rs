@@ -12,7 +12,8 @@ pub enum Align {
     Right,
 }
 
-/// Rows of text under a heading. Displays without a final line break and without trailing spaces.
+/// Rows of text under a heading. Displays without a final line break, trailing spaces and columns in which
+/// nothing stands.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<(String, Align)>,
@@ -65,6 +66,10 @@ impl fmt::Display for Table {
         for (n, line) in lines.iter().enumerate() {
             let mut text = String::new();
             for ((cell, &width), (_, align)) in line.iter().zip(&widths).zip(&self.columns) {
+                // A column of nothing: what some reports have and this one does not.
+                if width == 0 {
+                    continue;
+                }
                 let padding = " ".repeat(width - cell.chars().count());
                 match align {
                     Align::Left => text.extend([cell, padding.as_str(), "  "]),
@@ -108,6 +113,9 @@ mod tests {
         let mut pairs = Table::pairs();
         pairs.row(["tokens", "12"]).row(["kld_mean", "0.5"]);
         assert_eq!(pairs.to_string(), "tokens    12\nkld_mean  0.5");
+        let mut absent = Table::new([("a", Align::Left), ("", Align::Right), ("b", Align::Left)]);
+        absent.row(["1", "", "2"]);
+        assert_eq!(absent.to_string(), "a  b\n1  2");
     }
 
     #[test]

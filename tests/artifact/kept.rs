@@ -18,11 +18,14 @@ const HEADER: [(&str, Range<usize>); 4] =
 const SIGNED: [Range<usize>; 5] = [44..46, 46..47, 48..56, 192..240, 3584..4096];
 
 /// Kept bytes of the model record.
-const MODEL: [(&str, Range<usize>); 4] =
-    [("exit_head", 8..9), ("stacks", 10..11), ("reserved", 11..12), ("reserved", 86..128)];
+const MODEL: [(&str, Range<usize>); 3] = [("stacks", 10..11), ("reserved", 11..12), ("reserved", 86..128)];
+/// The byte of a model record that says whether layers have heads, which decoders' do not.
+const EXIT_HEADS: usize = 8;
 
 /// Kept bytes of a layer record.
-const LAYER: [(&str, Range<usize>); 3] = [("exit_head", 41..42), ("stack", 42..43), ("reserved", 43..64)];
+const LAYER: [(&str, Range<usize>); 2] = [("stack", 42..43), ("reserved", 43..64)];
+/// The byte of a layer record that says whether it has a head.
+const EXIT_HEAD: usize = 41;
 /// The byte of a layer record that names how its keys and values are kept.
 const CACHE_FORMAT: usize = 40;
 
@@ -67,8 +70,18 @@ fn kept_fields_of_the_specification_are_refused_by_name() {
             refused(&changed(at, value), Record::Model, field);
         }
     }
+    assert_eq!(ArtifactView::open(&changed(EXIT_HEADS, 1)).err(), Some(FormatError::Spec("exit_head")));
+    for value in [2, 0xff] {
+        refused(&changed(EXIT_HEADS, value), Record::Model, "exit_head");
+    }
     let layers = (whole.all[SPEC].2.len() - ModelRecord::BYTES) / LayerRecord::BYTES;
     for layer in 0..layers {
+        let at = ModelRecord::BYTES + layer * LayerRecord::BYTES + EXIT_HEAD;
+        let error = FormatError::Layer(layer as u32, "exit_head");
+        assert_eq!(ArtifactView::open(&changed(at, 1)).err(), Some(error));
+        for value in [2, 0xff] {
+            refused(&changed(at, value), Record::Layer(layer as u32), "exit_head");
+        }
         for value in [4, 0xff] {
             let at = ModelRecord::BYTES + layer * LayerRecord::BYTES + CACHE_FORMAT;
             refused(&changed(at, value), Record::Layer(layer as u32), "cache_format");
