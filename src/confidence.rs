@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! p     = softmax(z / T) of the likeliest label
-//! T     = argmin mean (−ln p where the label is right, −ln (1 − p) where it is wrong)     golden section over ln 1 / T
+//! T     = argmin mean (−t ln p − (1 − t) ln (1 − p))                  golden section over ln 1 / T
+//! t     = (right + 1) / (right + 2) of a text whose likeliest label is right, 1 / (wrong + 2) of one where it is wrong
 //! ECE   = Σ over 15 bins of equally many texts, by rising p, of share of the bin · |mean p − share of right answers|
 //! kept  = texts whose answer is not `oos` and whose p is at least the bound; the others are to be asked elsewhere
 //! ```
 //!
 //! Guo et al. 2017, who fit T to −ln p of the right label instead: of a head with many gross errors that leaves the likeliest label
-//! less sure than it is right. Exponentials are libm's, so that a temperature is the same bits on every machine.
+//! less sure than it is right. The targets t are Platt's (1999): of few texts without an error no certainty follows. Exponentials are libm's, so that a temperature is the same bits on every machine.
 
 use serde::Serialize;
 
@@ -31,21 +32,25 @@ pub struct Judged<'l> {
     pub truth: usize,
 }
 
-/// −ln p where the likeliest label is the right one, else −ln (1 − p), p its softmax at 1 / T = `inverse`.
-fn surprise(judged: &Judged<'_>, inverse: f64) -> f64 {
+/// Whether the likeliest label is the right one; −ln p and −ln (1 − p), p its softmax at 1 / T = `inverse`.
+fn surprises(judged: &Judged<'_>, inverse: f64) -> (bool, f64, f64) {
     let first = |best: usize, label: usize| if judged.logits[label] > judged.logits[best] { label } else { best };
     let best = (0..judged.logits.len()).fold(0, first);
-    let Some(&top) = judged.logits.get(best) else { return 0.0 };
+    let Some(&top) = judged.logits.get(best) else { return (false, 0.0, 0.0) };
     let below = |logit: f32| (f64::from(logit) - f64::from(top)) * inverse;
     let others = judged.logits.iter().enumerate().filter(|(label, _)| *label != best);
     let others: f64 = others.map(|(_, &logit)| libm::exp(below(logit))).sum();
     let all = libm::log(1.0 + others);
-    if best == judged.truth { all } else { all - libm::log(others.max(f64::MIN_POSITIVE)) }
+    (best == judged.truth, all, all - libm::log(others.max(f64::MIN_POSITIVE)))
 }
 
 /// Mean surprise, in nats, at whether the likeliest label is the right one.
 pub fn mean_surprise(texts: &[Judged<'_>], inverse_temperature: f64) -> f64 {
-    texts.iter().map(|judged| surprise(judged, inverse_temperature)).sum::<f64>() / texts.len().max(1) as f64
+    let surprise = |judged: &Judged<'_>| match surprises(judged, inverse_temperature) {
+        (true, of_right, _) => of_right,
+        (false, _, of_wrong) => of_wrong,
+    };
+    texts.iter().map(surprise).sum::<f64>() / texts.len().max(1) as f64
 }
 
 /// 1 / T at which the mean surprise is least; 1 of no text.
@@ -55,7 +60,18 @@ pub fn inverse_temperature(texts: &[Judged<'_>]) -> f32 {
     }
     let ratio = (libm::sqrt(5.0) - 1.0) / 2.0;
     let [mut low, mut high] = INVERSE_TEMPERATURES.map(libm::log);
-    let cost = |at: f64| mean_surprise(texts, libm::exp(at));
+    let right = texts.iter().filter(|judged| surprises(judged, 1.0).0).count() as f64;
+    let wrong = texts.len() as f64 - right;
+    let (of_right, of_wrong) = ((right + 1.0) / (right + 2.0), 1.0 / (wrong + 2.0));
+    let cost = |at: f64| -> f64 {
+        let inverse = libm::exp(at);
+        let surprise = |judged: &Judged<'_>| {
+            let (right, p, not_p) = surprises(judged, inverse);
+            let target = if right { of_right } else { of_wrong };
+            target * p + (1.0 - target) * not_p
+        };
+        texts.iter().map(surprise).sum()
+    };
     let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));
     let (mut of_left, mut of_right) = (cost(left), cost(right));
     for _ in 0..STEPS {

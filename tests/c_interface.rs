@@ -159,8 +159,8 @@ fn streamed_artifacts_give_the_same_tokens() {
             // The prompt's tokens, from the device's tokenizer.
             let bytes = fs::read(&file).expect("reads");
             let view = slm_runtime::format::artifact::ArtifactView::open(&bytes).expect("sound");
-            let companions = slmc::model::companions::Companions::of(&directory.path().join(&quantized));
-            let tokenizer = slmc::text::tokenizer::Tokenizer::of(&companions);
+            let companions = slmc::formats::companions(&directory.path().join(&quantized));
+            let tokenizer = slmc::text::tokenizer::Tokenizer::of(&companions.expect("sound"));
             let text = tokenizer.expect("a tokenizer").encode_plain("Once upon a time").expect("it encodes");
             let tokens: Vec<u32> = view.opening_tokens().iter().chain(text).collect();
             assert_eq!(Some(tokens.len() as u64), report["prompt_tokens"].as_u64());
@@ -340,7 +340,7 @@ fn sealed_artifacts_are_opened_by_their_device() {
         for (arguments, expected) in [
             (&["sealed.slm", "release.raw"][..], "the weights are in cipher"),
             (&["sealed.slm", "release.raw", "other.key"], "stanzas is for this device's key"),
-            (&["signed.slm", "release.raw", "device.key"], "the weights are not sealed"),
+            (&["signed.slm", "release.raw", "device.key"], "slm_open_signed opens the artifact"),
             (&[&file, "release.raw"], "the artifact is not signed"),
             (&["sealed.slm", "other.stanza", "device.key"], "32 or 65 bytes"),
         ] {

@@ -115,6 +115,7 @@ fn from_training_to_answers() {
     assert_eq!(answers.len(), 2);
     assert_eq!(answers[1]["label"], "oos");
     assert!(answers.iter().all(|answer| answer["ask_elsewhere"] == true), "{answers:?}");
+    assert!(answers.iter().all(|answer| number(&answer["confidence"]) < 0.99999), "{answers:?}");
     assert!(answers.iter().all(|answer| (1..=3).contains(&answer["layers"].as_u64().unwrap_or(0))));
     let text = succeed(path, "classify a.slm ab");
     assert!(text.contains("yes") && !text.contains("elsewhere"), "{text}");

@@ -4,7 +4,7 @@
 use super::FirmwareError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
-use slm_runtime::format::spec::Block;
+use slm_runtime::format::spec::{Block, ExitHead};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use toml::{Table, Value};
@@ -26,6 +26,7 @@ fn needs(feature: &str, view: &ArtifactView<'_>) -> bool {
         "grammar" => view.section(SectionKind::Grammar).is_some(),
         "snapshots" => view.section(SectionKind::Prefix).is_some(),
         "nibble-values" => has_nibble_values(view),
+        "exits" => view.section(SectionKind::Exits).is_some() || view.spec().exit_head != ExitHead::LastLayer as u8,
         _ => true,
     }
 }

@@ -47,34 +47,16 @@ static int refused(const slm_model *model, slm_status status) {
     return 2;
 }
 
-int main(int count, char **arguments) {
+/* Opens it and runs its golden prompts; the exit code. */
+static int opened(const unsigned char *artifact, size_t length, const slm_key *key, unsigned char *device) {
     static slm_model model; /* too large for the stack of a device */
-    size_t length = 0, key_length = 0, device_length = 0, needed;
-    unsigned char *artifact, *raw, *device = NULL;
-    void *weights = NULL, *memory;
-    slm_key key;
+    size_t needed;
+    void *weights = NULL, *memory = NULL;
     slm_trust trust;
     slm_status status;
-    if (count < 3 || count > 4) {
-        fprintf(stderr, "usage: trusted model.slm release.raw [device.key]\n");
-        return 2;
-    }
-    artifact = read_file(arguments[1], &length);
-    raw = read_file(arguments[2], &key_length);
-    if (count == 4) {
-        device = read_file(arguments[3], &device_length);
-    }
-    if (artifact == NULL || raw == NULL || (count == 4 && device == NULL)) {
-        return 2;
-    }
-    if ((key_length != 32 && key_length != 65) || (count == 4 && device_length != SLM_DEVICE_KEY_BYTES)) {
-        fprintf(stderr, "trusted: a public key has 32 or 65 bytes, a device's key %d\n", SLM_DEVICE_KEY_BYTES);
-        return 2;
-    }
-    key.algorithm = key_length == 32 ? SLM_ED25519 : SLM_P256;
-    key.bytes = raw;
+    int code = 0;
     memset(&trust, 0, sizeof trust);
-    trust.keys = &key;
+    trust.keys = key;
     trust.key_count = 1;
     trust.threshold = 1;
     if (device == NULL) {
@@ -89,23 +71,52 @@ int main(int count, char **arguments) {
         status = weights == NULL ? SLM_MEMORY
                                  : slm_open_sealed(&model, artifact, length, &trust, &unsealing, weights, needed);
         /* What this library derived of the key it has wiped; this copy is the program's. */
-        memset(device, 0, device_length);
+        memset(device, 0, SLM_DEVICE_KEY_BYTES);
     }
     if (status != SLM_OK) {
-        return refused(&model, status);
+        code = refused(&model, status);
+    } else {
+        needed = slm_session_bytes(&model);
+        memory = memory_of(needed);
+        status = memory == NULL ? SLM_MEMORY : slm_self_test(&model, memory, needed);
+        if (status != SLM_OK) {
+            fprintf(stderr, "trusted: %s\n", slm_message(status));
+            code = 2;
+        }
     }
-    needed = slm_session_bytes(&model);
-    memory = memory_of(needed);
-    status = memory == NULL ? SLM_MEMORY : slm_self_test(&model, memory, needed);
-    if (status != SLM_OK) {
-        fprintf(stderr, "trusted: %s\n", slm_message(status));
-        return 2;
-    }
-    printf("signed by the key%s, and the logits are the build machine's\n", device == NULL ? "" : ", opened by this device");
     free(memory);
     free(weights);
+    return code;
+}
+
+int main(int count, char **arguments) {
+    size_t length = 0, key_length = 0, device_length = 0;
+    unsigned char *artifact, *raw, *device = NULL;
+    slm_key key;
+    int code = 2;
+    if (count < 3 || count > 4) {
+        fprintf(stderr, "usage: trusted model.slm release.raw [device.key]\n");
+        return 2;
+    }
+    artifact = read_file(arguments[1], &length);
+    raw = read_file(arguments[2], &key_length);
+    if (count == 4) {
+        device = read_file(arguments[3], &device_length);
+    }
+    if (artifact != NULL && raw != NULL && (count == 3 || device != NULL)) {
+        if ((key_length != 32 && key_length != 65) || (count == 4 && device_length != SLM_DEVICE_KEY_BYTES)) {
+            fprintf(stderr, "trusted: a public key has 32 or 65 bytes, a device's key %d\n", SLM_DEVICE_KEY_BYTES);
+        } else {
+            key.algorithm = key_length == 32 ? SLM_ED25519 : SLM_P256;
+            key.bytes = raw;
+            code = opened(artifact, length, &key, device);
+        }
+    }
+    if (code == 0) {
+        printf("signed by the key%s, and the logits are the build machine's\n", device == NULL ? "" : ", opened by this device");
+    }
     free(device);
     free(raw);
     free(artifact);
-    return 0;
+    return code;
 }
