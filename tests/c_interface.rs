@@ -340,7 +340,7 @@ fn sealed_artifacts_are_opened_by_their_device() {
         for (arguments, expected) in [
             (&["sealed.slm", "release.raw"][..], "the weights are in cipher"),
             (&["sealed.slm", "release.raw", "other.key"], "stanzas is for this device's key"),
-            (&["signed.slm", "release.raw", "device.key"], "slm_open_signed opens the artifact"),
+            (&["signed.slm", "release.raw", "device.key"], "the weights are not sealed"),
             (&[&file, "release.raw"], "the artifact is not signed"),
             (&["sealed.slm", "other.stanza", "device.key"], "32 or 65 bytes"),
         ] {

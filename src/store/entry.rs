@@ -374,7 +374,9 @@ mod tests {
             "output//x",
             "other",
             "writes",
-            "writes/a/b",
+            "writes//a",
+            "writes/a//b",
+            "writes/a/../b",
             "output/a\\b",
             "output/..",
         ] {
