@@ -85,10 +85,13 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let last = view.spec().vocabulary - 1;
-    let tokens: Vec<u32> = (0..view.spec().context.min(5)).map(|index| [0, last, last / 2][index as usize % 3]).collect();
+    let tokens: Vec<u32> =
+        (0..view.spec().context.min(5)).map(|index| [0, last, last / 2][index as usize % 3]).collect();
     let (mut own, range) = memory(Session::required_bytes(&view) as usize);
     storage.left = if way & 2 == 0 { u32::MAX } else { u32::from(way >> 2) };
-    let Ok(mut session) = Session::streamed(&streamed, best(view.layout()), &mut storage, &mut own[range]) else { return };
+    let Ok(mut session) = Session::streamed(&streamed, best(view.layout()), &mut storage, &mut own[range]) else {
+        return;
+    };
     let found = outputs(&mut session, &tokens);
     drop(session);
     assert!(storage.begun.is_none(), "a session leaves no read behind");
