@@ -58,8 +58,6 @@ pub fn inverse_temperature(texts: &[Judged<'_>]) -> f32 {
     if texts.is_empty() {
         return 1.0;
     }
-    let ratio = (libm::sqrt(5.0) - 1.0) / 2.0;
-    let [mut low, mut high] = INVERSE_TEMPERATURES.map(libm::log);
     let right = texts.iter().filter(|judged| surprises(judged, 1.0).0).count() as f64;
     let wrong = texts.len() as f64 - right;
     let (of_right, of_wrong) = ((right + 1.0) / (right + 2.0), 1.0 / (wrong + 2.0));
@@ -72,9 +70,15 @@ pub fn inverse_temperature(texts: &[Judged<'_>]) -> f32 {
         };
         texts.iter().map(surprise).sum()
     };
+    libm::exp(golden_section(INVERSE_TEMPERATURES.map(libm::log), STEPS, cost)) as f32
+}
+
+/// Where a function with one minimum between `low` and `high` has it, after so many steps, each of which leaves 0.618 of the range.
+pub fn golden_section([mut low, mut high]: [f64; 2], steps: usize, cost: impl Fn(f64) -> f64) -> f64 {
+    let ratio = (libm::sqrt(5.0) - 1.0) / 2.0;
     let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));
     let (mut of_left, mut of_right) = (cost(left), cost(right));
-    for _ in 0..STEPS {
+    for _ in 0..steps {
         if of_left <= of_right {
             (high, right, of_right) = (right, left, of_left);
             left = high - ratio * (high - low);
@@ -85,7 +89,7 @@ pub fn inverse_temperature(texts: &[Judged<'_>]) -> f32 {
             of_right = cost(right);
         }
     }
-    libm::exp((low + high) / 2.0) as f32
+    (low + high) / 2.0
 }
 
 /// One answer of a classifier.

@@ -2,22 +2,26 @@
 //! labelled texts as little is computed as a stated loss of accuracy allows. The margins are those of the integer runtime.
 //!
 //! ```text
-//! leave at the first head with margin ≥ threshold        cost = layers computed + head_cost · exit heads computed
-//! least mean cost with accuracy(leaving) ≥ accuracy(last head) − loss
+//! leave at the first head h with margin ≥ c · T_h        cost = layers computed + head_cost · exit heads computed
+//! T_h   = argmin mean (−t ln q − (1 − t) ln (1 − q)),  q = 1 / (1 + exp(−margin / T_h)), t Platt's target of right or wrong
+//! least mean cost over c and sets of heads with accuracy(leaving) ≥ accuracy(last head) − loss
 //! ```
 //!
-//! Thresholds are taken from quantiles of the margins. For a price of an error the best of each head is found in turn, the
-//! others being held, until none changes; the price is varied, and the cheapest choice within the loss is taken. What is left
-//! of the loss is spent head by head.
+//! T_h is the scale on which a margin of head h says how often it is right, so that one number c asks the same of every head
+//! (DeeBERT's one threshold, Xin et al. 2020). A threshold of its own for each would lose less on these texts and more on
+//! others: the heads' errors are few, and the least of many sums is an accident.
 
+use crate::confidence::golden_section;
 use slm_runtime::format::exits::{ExitRecord, NEVER};
 
-/// Quantiles of margins that are thresholds to choose from.
-const QUANTILES: usize = 64;
-/// Prices of an error that are tried, in layers of one text: from a 16th on, each √2 of the one before.
-const PRICES: usize = 48;
-/// Rounds over the heads for one price.
-const ROUNDS: usize = 8;
+/// Quantiles of margins over T that are values of c to choose from.
+const QUANTILES: usize = 256;
+/// Heads up to which every set of them is tried; of more all are used.
+const MOST_IN_SETS: usize = 6;
+/// Smallest and largest T, in 1/65536 of a logit.
+const SCALES: [f64; 2] = [256.0, 16_777_216.0];
+/// Steps of the golden section over ln T.
+const STEPS: usize = 40;
 
 /// What the heads say of one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,78 +94,57 @@ impl Choosing<'_> {
         Choice { thresholds, layers, errors }
     }
 
-    /// Thresholds of one head to choose from, descending.
-    fn candidates(&self, exit: usize) -> Vec<u32> {
-        let mut margins: Vec<u32> = self.texts.iter().map(|text| text.exits[exit].0).collect();
-        margins.sort_unstable();
-        let quantile = |n: usize| margins.get((n * margins.len() / QUANTILES).min(margins.len() - 1)).copied();
-        let mut all: Vec<u32> =
-            if margins.is_empty() { Vec::new() } else { (0..QUANTILES).filter_map(quantile).collect() };
-        all.push(NEVER);
-        all.sort_unstable();
-        all.dedup();
-        all.reverse();
-        all
+    /// T of an exit head.
+    fn scale(&self, exit: usize) -> f64 {
+        let right = self.texts.iter().filter(|text| text.exits[exit].1).count() as f64;
+        let wrong = self.texts.len() as f64 - right;
+        let (of_right, of_wrong) = ((right + 1.0) / (right + 2.0), 1.0 / (wrong + 2.0));
+        let cost = |at: f64| -> f64 {
+            let scale = libm::exp(at);
+            let surprise = |text: &Heads| {
+                let (margin, right) = text.exits[exit];
+                let ratio = f64::from(margin) / scale;
+                let (q, not_q) = (libm::log1p(libm::exp(-ratio)), ratio + libm::log1p(libm::exp(-ratio)));
+                let target = if right { of_right } else { of_wrong };
+                target * q + (1.0 - target) * not_q
+            };
+            self.texts.iter().map(surprise).sum()
+        };
+        libm::exp(golden_section(SCALES.map(libm::log), STEPS, cost))
     }
 
     /// The best choice whose accuracy on counted texts is at most `loss` (a share) below the last head's.
     pub fn choose(&self, loss: f64) -> Choice {
         let counted = self.texts.iter().filter(|text| text.counted).count();
-        let never = vec![NEVER; self.exits.len()];
+        let exits = self.exits.len();
+        let never = vec![NEVER; exits];
         let start = self.judge(&never);
         let allowed = start.2 + (loss * counted as f64).floor() as usize;
-        let candidates: Vec<Vec<u32>> = (0..self.exits.len()).map(|exit| self.candidates(exit)).collect();
-        let mut best = (start.0, never.clone());
-        let count = self.texts.len().max(1) as f64;
-        let mut thresholds = never;
-        for price in 0..PRICES {
-            // From dear errors to cheap ones, so that each choice begins at its neighbour's.
-            let price = 0.0625 * libm::pow(2.0, (PRICES - 1 - price) as f64 / 2.0);
-            let value = |(cost, _, errors): (f64, f64, usize)| cost + price * errors as f64 / count;
-            for _ in 0..ROUNDS {
-                let before = thresholds.clone();
-                for (exit, bounds) in candidates.iter().enumerate() {
-                    let mut cheapest: Option<(f64, u32)> = None;
-                    for &bound in bounds {
-                        thresholds[exit] = bound;
-                        let value = value(self.judge(&thresholds));
-                        if cheapest.is_none_or(|(least, _)| value < least) {
-                            cheapest = Some((value, bound));
-                        }
-                    }
-                    thresholds[exit] = cheapest.map_or(NEVER, |(_, bound)| bound);
+        let scales: Vec<f64> = (0..exits).map(|exit| self.scale(exit)).collect();
+        let margins = self.texts.iter().flat_map(|text| text.exits.iter().zip(&scales));
+        let mut ratios: Vec<f64> = margins.map(|((margin, _), scale)| f64::from(*margin) / scale).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        let quantile = |n: usize| ratios.get(n * ratios.len() / QUANTILES).copied();
+        let mut values: Vec<f64> = (0..QUANTILES).filter_map(quantile).chain([0.0]).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values.dedup();
+        let sets = if exits <= MOST_IN_SETS { 1..1u64 << exits } else { u64::MAX..u64::MAX };
+        let mut best = (start.0, never);
+        for set in sets.chain((exits > MOST_IN_SETS).then_some(u64::MAX)) {
+            for value in &values {
+                let bound = |exit: usize| match set >> exit.min(63) & 1 {
+                    // Rounded up: who is as sure as asked leaves.
+                    1 => (value * scales[exit]).ceil().min(f64::from(NEVER - 1)) as u32,
+                    _ => NEVER,
+                };
+                let thresholds: Vec<u32> = (0..exits).map(bound).collect();
+                let (cost, _, errors) = self.judge(&thresholds);
+                if errors <= allowed && cost < best.0 {
+                    best = (cost, thresholds);
                 }
-                if thresholds == before {
-                    break;
-                }
-            }
-            let (cost, _, errors) = self.judge(&thresholds);
-            if errors <= allowed && cost < best.0 {
-                best = (cost, thresholds.clone());
             }
         }
-        self.spend(best, &candidates, allowed)
-    }
-
-    /// Changes one threshold after the other while that lowers the cost and keeps the errors allowed.
-    fn spend(&self, (mut cost, mut best): (f64, Vec<u32>), candidates: &[Vec<u32>], allowed: usize) -> Choice {
-        loop {
-            let mut better: Option<(f64, Vec<u32>)> = None;
-            for (exit, bounds) in candidates.iter().enumerate() {
-                for &bound in bounds {
-                    let mut thresholds = best.clone();
-                    thresholds[exit] = bound;
-                    let (value, _, errors) = self.judge(&thresholds);
-                    if errors <= allowed && value < better.as_ref().map_or(cost, |(least, _)| *least) {
-                        better = Some((value, thresholds));
-                    }
-                }
-            }
-            match better {
-                Some((value, thresholds)) => (cost, best) = (value, thresholds),
-                None => return self.judged(best),
-            }
-        }
+        self.judged(best.1)
     }
 }
 
