@@ -329,11 +329,11 @@ fn summary(model: &Model, compiled: &Compiled) -> String {
         count => format!("{:.0} M", count as f64 / 1e6),
     };
     let kind = match model.spec.kind {
-        ModelKind::Decoder => "decoder",
-        ModelKind::Encoder => "encoder",
+        ModelKind::Decoder => "A decoder",
+        ModelKind::Encoder => "An encoder",
     };
     let context = grouped(compiled.footprint.context as u64);
-    format!("A {kind} of {parameters} parameters at {bits_per_weight:.2} bits each, for {context} tokens")
+    format!("{kind} of {parameters} parameters at {bits_per_weight:.2} bits each, for {context} tokens")
 }
 
 /// The folder that builds into firmware, of the artifact's device part.
