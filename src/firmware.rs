@@ -42,7 +42,7 @@ pub enum FirmwareError {
     /// A file of a folder that is there.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// A directory that slmc made, and that is no firmware.
+    /// A directory that slmc made for something other than firmware.
     #[error("{}: holds something else that slmc made, no firmware; pass another folder for --firmware", path.display())]
     Another {
         /// The folder.
@@ -86,7 +86,7 @@ pub struct Content<'a> {
     pub target: &'a Target,
     /// What the plan says.
     pub footprint: Footprint,
-    /// Names of labels; none where it is no classifier.
+    /// Names of a classifier's labels; empty for other models.
     pub labels: &'a [String],
     /// Tokens of [`BEGINNING`], where only hosts have the tokenizer.
     pub prompt_tokens: &'a [u32],

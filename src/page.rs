@@ -56,7 +56,7 @@ const PROGRAMS: [(&str, &str, &[u8]); 3] = [
     ("scalar", "scalar.wasm", include_bytes!("page/data/scalar.wasm")),
 ];
 
-/// Why there is no page.
+/// Why a page is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     /// The weights are laid out for other vectors.

@@ -2,6 +2,7 @@
 //! refused on the way.
 
 use crate::fixture::{self, Family, Size};
+use crate::support::{all_refused, json, run, succeed};
 use serde_json::Value;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::exits::NEVER;
@@ -9,26 +10,9 @@ use slm_runtime::sample::random_u64;
 use slmc::formats::open_model;
 use slmc::model::id::{Class, ParameterId};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 const SIZE: Size = Size { layers: 3, ..Size::SMALL };
 const TRAIN: &str = "--window 32 --batch 16 --pieces 1 --learning-rate 3e-3 --tokens 12000 -q";
-
-fn run(path: &Path, arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.args(arguments.split_whitespace()).current_dir(path).output().expect("the program starts")
-}
-
-fn succeed(path: &Path, arguments: &str) -> String {
-    let output = run(path, arguments);
-    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn json(path: &Path, arguments: &str) -> Value {
-    serde_json::from_str(&succeed(path, &format!("{arguments} --json"))).expect("one JSON object")
-}
 
 /// Texts of two words, whose label is told by the first letter; a third of the letters says nothing.
 fn labelled(count: u64, seed: u64) -> String {
@@ -105,7 +89,7 @@ fn from_training_to_answers() {
     assert!(number(&measured["calibration_error"]) < 0.15, "{measured}");
     let curve = measured["kept_curve"].as_array().expect("a list");
     assert!(curve.windows(2).all(|pair| number(&pair[0]["share"]) > number(&pair[1]["share"])), "{curve:?}");
-    let text = succeed(path, "eval a.slm --data valid.jsonl --route-below 0.6");
+    let text = String::from_utf8(succeed(path, "eval a.slm --data valid.jsonl --route-below 0.6")).expect("UTF-8");
     for row in ["mean_layers", "exit_speed", "after 1", "calibration_error", "kept", "share kept"] {
         assert!(text.contains(row), "{row} is missing in:\n{text}");
     }
@@ -117,7 +101,7 @@ fn from_training_to_answers() {
     assert!(answers.iter().all(|answer| answer["ask_elsewhere"] == true), "{answers:?}");
     assert!(answers.iter().all(|answer| number(&answer["confidence"]) < 0.99999), "{answers:?}");
     assert!(answers.iter().all(|answer| (1..=3).contains(&answer["layers"].as_u64().unwrap_or(0))));
-    let text = succeed(path, "classify a.slm ab");
+    let text = String::from_utf8(succeed(path, "classify a.slm ab")).expect("UTF-8");
     assert!(text.contains("yes") && !text.contains("elsewhere"), "{text}");
     // A directory has neither layers nor a temperature.
     let of_directory = json(path, "classify trained ab");
@@ -220,15 +204,7 @@ fn bad_requests_name_what_is_wrong() {
         ("classify sound.slm a --route-below=-0.5", "is not a probability"),
         ("classify decoder a", "only classifiers do"),
     ];
-    let mut wrong = Vec::new();
-    for (arguments, expected) in cases {
-        let output = run(path, arguments);
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.code() != Some(2) || !message.contains(expected) || path.join("out").exists() {
-            wrong.push(format!("{arguments}\nexpected {expected}, exit 2; got {:?}:\n{message}", output.status.code()));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    all_refused(path, cases);
 }
 
 /// Configurations that state exits that the model cannot have.

@@ -182,6 +182,19 @@ pub(crate) fn refused(directory: &Path, arguments: &(impl Arguments + ?Sized), e
     assert!(stderr.contains(expected), "slmc {:?}: expected {expected:?} in {stderr}", arguments.list());
 }
 
+/// Requests that must all end with exit code 2, what is expected in the message, and nothing written to `out`.
+pub(crate) fn all_refused<'c>(directory: &Path, cases: impl IntoIterator<Item = (&'c str, &'c str)>) {
+    let mut wrong = Vec::new();
+    for (arguments, expected) in cases {
+        let output = run(directory, arguments);
+        let message = stderr(&output);
+        if output.status.code() != Some(2) || !message.contains(expected) || directory.join("out").exists() {
+            wrong.push(format!("{arguments}\nexpected {expected}, exit 2; got {:?}:\n{message}", output.status.code()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The JSON line of a command that must succeed; `--json` is added.
 pub(crate) fn json(directory: &Path, arguments: &(impl Arguments + ?Sized)) -> Value {
     json_with_code(directory, arguments, 0)

@@ -2,7 +2,7 @@
 //! equality of what was trained on the grid and what the artifact holds, masks held, and inputs refused.
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{not_run, one_line, refused, root, run, slmc, stderr, succeed};
+use crate::support::{all_refused, not_run, one_line, refused, root, run, slmc, stderr, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
@@ -193,15 +193,7 @@ fn bad_requests_name_what_is_wrong() {
         ("quantize m --scheme w8 --qat -o out", "--data"),
         ("quantize encoder --scheme w8 --qat --data self -o out", "encoder"),
     ];
-    let mut wrong = Vec::new();
-    for (arguments, expected) in cases {
-        let output = run(path, arguments);
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.code() != Some(2) || !message.contains(expected) || path.join("out").exists() {
-            wrong.push(format!("{arguments}\nexpected {expected}, exit 2; got {:?}:\n{message}", output.status.code()));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    all_refused(path, cases);
 }
 
 /// What was pruned stays pruned: training and distillation hold the zeros of a 2:4 directory, and their output says so.

@@ -17,7 +17,7 @@ use slm_runtime::session::SessionError;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Why there is no such estimate.
+/// Why instructions cannot be estimated.
 #[derive(Debug, thiserror::Error)]
 pub enum DetailError {
     /// The artifact cannot be used.

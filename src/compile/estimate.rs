@@ -180,7 +180,7 @@ pub enum EstimateError {
     /// Its specification cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
-    /// There is no plan for streaming it.
+    /// Streaming it cannot be planned.
     #[error(transparent)]
     Residency(#[from] ResidencyError),
     /// The context is 0 or longer than the model's.

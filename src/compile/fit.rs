@@ -189,7 +189,7 @@ pub enum FitError {
     /// The model does not fit the device.
     #[error(transparent)]
     DoesNotFit(#[from] Box<DoesNotFit>),
-    /// There is no plan for streaming it.
+    /// Streaming it cannot be planned.
     #[error(transparent)]
     Residency(#[from] ResidencyError),
 }

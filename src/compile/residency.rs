@@ -83,7 +83,7 @@ pub struct ResidencyPlan {
     pub bytes_per_token: u64,
 }
 
-/// Why there is no plan.
+/// Why streaming cannot be planned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResidencyError {
     /// Some tensors are never streamed.

@@ -62,7 +62,7 @@ impl Report for LabelReport {
 /// Labels texts one by one.
 ///
 /// # Errors
-/// [`EvalError`]: a model that is no classifier, a text that cannot be encoded.
+/// [`EvalError`]: a model without labels, a text that cannot be encoded.
 pub fn label(
     model: &OpenedModel,
     tokenizer: &Tokenizer,

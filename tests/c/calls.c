@@ -1,29 +1,10 @@
 /* Calls of the C interface as a careful and as a careless program makes them: calls MODEL.slm. Memory is exactly as
  * long as required, so that a sanitizer sees a byte too many. Ends with 0 and says how many things it looked at. */
-#include "slm.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int looked_at = 0;
-
-#define EXPECT(condition)                                                              \
-    do {                                                                               \
-        looked_at++;                                                                   \
-        if (!(condition)) {                                                            \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);    \
-            exit(1);                                                                   \
-        }                                                                              \
-    } while (0)
-
-static unsigned char *memory_of(size_t bytes) {
-    unsigned char *memory = aligned_alloc(SLM_MEMORY_ALIGNMENT, (bytes + 63) / 64 * 64);
-    if (memory == NULL) {
-        exit(3);
-    }
-    return memory;
-}
 
 struct rows {
     size_t count, width, last;

@@ -1,52 +1,11 @@
 /* Sealed artifacts from C: sealed MODEL.slm SIGNED.slm RELEASE.raw DEVICE.key OTHER.key STANZA. MODEL.slm is sealed for DEVICE.key
  * and signed by RELEASE.raw (Ed25519), SIGNED.slm signed and not sealed, STANZA one of OTHER.key for MODEL.slm. Ends with 0 and
  * says how many things it looked at. */
-#include "slm.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int looked_at = 0;
-
-#define EXPECT(condition)                                                              \
-    do {                                                                               \
-        looked_at++;                                                                   \
-        if (!(condition)) {                                                            \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);    \
-            exit(1);                                                                   \
-        }                                                                              \
-    } while (0)
-
-struct file {
-    unsigned char *bytes;
-    size_t length;
-};
-
-static unsigned char *memory_of(size_t bytes) {
-    unsigned char *memory = aligned_alloc(SLM_MEMORY_ALIGNMENT, (bytes + 63) / 64 * 64);
-    if (memory == NULL) {
-        exit(3);
-    }
-    return memory;
-}
-
-static struct file read_file(const char *path) {
-    struct file file;
-    FILE *stream = fopen(path, "rb");
-    long length;
-    if (stream == NULL || fseek(stream, 0, SEEK_END) != 0 || (length = ftell(stream)) < 0) {
-        exit(3);
-    }
-    rewind(stream);
-    file.length = (size_t)length;
-    file.bytes = memory_of(file.length);
-    if (fread(file.bytes, 1, file.length, stream) != file.length) {
-        exit(3);
-    }
-    fclose(stream);
-    return file;
-}
 
 /* A secure element that answers what it is told to, and hardware that does not open. */
 struct hardware {

@@ -1,52 +1,16 @@
 /* Signed artifacts from C: signed MODEL.slm ED25519.key P256.key, signed by the first key in slot 1 and by the second in slot 2,
  * security_counter 7, product line "slmc test models". Ends with 0 and says how many things it looked at. */
-#include "slm.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int looked_at = 0;
-
-#define EXPECT(condition)                                                              \
-    do {                                                                               \
-        looked_at++;                                                                   \
-        if (!(condition)) {                                                            \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);    \
-            exit(1);                                                                   \
-        }                                                                              \
-    } while (0)
-
-struct file {
-    unsigned char *bytes;
-    size_t length;
+/* A file behind a reader. */
+struct source {
+    struct file *file;
     size_t reads; /* that succeed before all fail */
 };
-
-static unsigned char *memory_of(size_t bytes) {
-    unsigned char *memory = aligned_alloc(SLM_MEMORY_ALIGNMENT, (bytes + 63) / 64 * 64);
-    if (memory == NULL) {
-        exit(3);
-    }
-    return memory;
-}
-
-static struct file read_file(const char *path) {
-    struct file file = {NULL, 0, (size_t)-1};
-    FILE *stream = fopen(path, "rb");
-    long length;
-    if (stream == NULL || fseek(stream, 0, SEEK_END) != 0 || (length = ftell(stream)) < 0) {
-        exit(3);
-    }
-    rewind(stream);
-    file.length = (size_t)length;
-    file.bytes = memory_of(file.length);
-    if (fread(file.bytes, 1, file.length, stream) != file.length) {
-        exit(3);
-    }
-    fclose(stream);
-    return file;
-}
 
 /* Hardware that says what it is told to, and counts. */
 struct hardware {
@@ -77,11 +41,12 @@ static void broken_sha256(void *user, const slm_piece *pieces, size_t count, uin
 }
 
 static int32_t read_bytes(void *user, uint64_t offset, void *buffer, size_t length) {
-    struct file *file = user;
-    if (file->reads == 0 || offset > file->length || length > file->length - offset) {
+    struct source *source = user;
+    const struct file *file = source->file;
+    if (source->reads == 0 || offset > file->length || length > file->length - offset) {
         return 1;
     }
-    file->reads--;
+    source->reads--;
     memcpy(buffer, file->bytes + offset, length);
     return 0;
 }
@@ -182,16 +147,17 @@ static void by_leaf(struct file *file, const slm_trust *trust) {
 }
 
 static void by_reader(struct file *file, const slm_trust *trust) {
+    struct source source = {file, (size_t)-1};
     static slm_model model;
     static slm_stream stream;
     uint64_t needed = 0, device_bytes = 0;
     size_t leaf_bytes = 0;
     unsigned char page[4096], out[100], *memory, *leaf, *ram;
     EXPECT(slm_stream_describe(&stream, &device_bytes, &leaf_bytes) == SLM_NOT_OPEN);
-    EXPECT(slm_stream_open(&stream, NULL, file, page, sizeof page, trust, &needed) == SLM_NULL);
-    EXPECT(slm_stream_open(&stream, read_bytes, file, page, sizeof page, trust, &needed) == SLM_MEMORY && needed > 4096);
+    EXPECT(slm_stream_open(&stream, NULL, &source, page, sizeof page, trust, &needed) == SLM_NULL);
+    EXPECT(slm_stream_open(&stream, read_bytes, &source, page, sizeof page, trust, &needed) == SLM_MEMORY && needed > 4096);
     memory = memory_of(needed);
-    EXPECT(slm_stream_open(&stream, read_bytes, file, memory, needed, trust, &needed) == SLM_OK);
+    EXPECT(slm_stream_open(&stream, read_bytes, &source, memory, needed, trust, &needed) == SLM_OK);
     EXPECT(slm_stream_describe(&stream, &device_bytes, &leaf_bytes) == SLM_OK);
     EXPECT(device_bytes > 4096 && device_bytes <= file->length && leaf_bytes == 4096);
     leaf = memory_of(leaf_bytes);
@@ -207,9 +173,8 @@ static void by_reader(struct file *file, const slm_trust *trust) {
     EXPECT(slm_stream_load(&stream, &model, ram, device_bytes - 1) == SLM_MEMORY);
     EXPECT(slm_stream_load(&stream, &model, ram, device_bytes) == SLM_OK);
     self_test(&model);
-    file->reads = 2;
+    source.reads = 2;
     EXPECT(slm_stream_load(&stream, &model, ram, device_bytes) == SLM_READ);
-    file->reads = (size_t)-1;
     free(ram);
     free(leaf);
     free(memory);

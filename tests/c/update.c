@@ -1,29 +1,13 @@
 /* Updates from C, on a device in memory: update OLD.slm NEW.slmu APPLIED.slm RELEASE.raw. OLD.slm (security_counter 1) is what the
  * device runs, NEW.slmu makes a newer artifact of it (security_counter 2), APPLIED.slm is what `slmc update apply` made, RELEASE.raw the
  * Ed25519 key of both. Ends with 0 and says how many things it looked at. */
-#include "slm.h"
+#include "check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int looked_at = 0;
-
-#define EXPECT(condition)                                                              \
-    do {                                                                               \
-        looked_at++;                                                                   \
-        if (!(condition)) {                                                            \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);    \
-            exit(1);                                                                   \
-        }                                                                              \
-    } while (0)
-
 #define BLOCK 4096u
-
-struct file {
-    unsigned char *bytes;
-    size_t length;
-};
 
 /* Two slots of flash, two records, a counter; `writes` of flash and records succeed before all fail. */
 struct board {
@@ -33,31 +17,6 @@ struct board {
     uint64_t counter;
     long writes;
 };
-
-static unsigned char *memory_of(size_t bytes) {
-    unsigned char *memory = aligned_alloc(SLM_MEMORY_ALIGNMENT, (bytes + 63) / 64 * 64);
-    if (memory == NULL) {
-        exit(3);
-    }
-    return memory;
-}
-
-static struct file read_file(const char *path) {
-    struct file file;
-    FILE *stream = fopen(path, "rb");
-    long length;
-    if (stream == NULL || fseek(stream, 0, SEEK_END) != 0 || (length = ftell(stream)) < 0) {
-        exit(3);
-    }
-    rewind(stream);
-    file.length = (size_t)length;
-    file.bytes = memory_of(file.length);
-    if (fread(file.bytes, 1, file.length, stream) != file.length) {
-        exit(3);
-    }
-    fclose(stream);
-    return file;
-}
 
 static int32_t read_slot(void *user, uint32_t slot, uint64_t offset, void *into, size_t length) {
     struct board *board = user;

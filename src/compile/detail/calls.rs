@@ -1,5 +1,5 @@
 //! The kernels that one token of an artifact calls, with their sizes: the runtime's own executor runs once with a table
-//! whose entries count and compute nothing, so there is no second description of what a layer does. Attention is counted
+//! whose entries count and compute nothing, so what a layer does is described once, in the executor. Attention is counted
 //! over one position and set to as many as are seen.
 
 use super::DetailError;
