@@ -3,6 +3,7 @@
 //! order of steps; layers, linears and the head have modules of their own.
 
 mod conv;
+mod error;
 #[cfg(feature = "exits")]
 mod exits;
 mod head;
@@ -20,7 +21,6 @@ mod verify;
 
 use crate::attention::Attention;
 use crate::cache::CacheShape;
-use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, Output};
 use crate::kernels::Kernels;
@@ -28,91 +28,13 @@ use crate::kernels::workers::{MAX_WORKERS, Single, Workers};
 use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
+pub use error::SessionError;
+use error::range;
 #[cfg(feature = "exits")]
 pub use exits::{Leaving, SeeHead};
 use history::{Before, History};
 #[cfg(feature = "snapshots")]
 pub use snapshot::{SnapshotError, snapshot_bytes};
-
-/// Why a session stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionError {
-    /// The memory is not the planned number of bytes.
-    MemorySize {
-        /// [`Session::required_bytes`].
-        expected: u64,
-        /// Bytes given.
-        actual: u64,
-    },
-    /// The memory does not start on 64 bytes.
-    MemoryAlignment,
-    /// A token is outside the vocabulary.
-    Token(u32),
-    /// More positions than the context holds.
-    ContextFull {
-        /// Positions planned for.
-        context: u32,
-    },
-    /// An encoder has no steps: it reads whole sequences.
-    NotADecoder,
-    /// The model has no labels.
-    #[cfg(feature = "exits")]
-    NotAClassifier,
-    /// No tokens.
-    Empty,
-    /// The sequence cannot be shortened that far.
-    Shortened {
-        /// The fewest positions it can have.
-        least: u32,
-    },
-    /// A value in this layer reached 2^50 or is NaN (the layer count denotes the head).
-    NumericRange {
-        /// The layer.
-        layer: u32,
-    },
-    /// The artifact is not valid.
-    Format(FormatError),
-    /// Weights could not be read.
-    #[cfg(feature = "streaming")]
-    Read(crate::streaming::ReadError),
-}
-
-impl From<FormatError> for SessionError {
-    fn from(error: FormatError) -> Self {
-        SessionError::Format(error)
-    }
-}
-
-impl core::fmt::Display for SessionError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        use SessionError as E;
-        match self {
-            E::MemorySize { expected, actual } => write!(f, "expected {expected} bytes of memory, got {actual}"),
-            E::MemoryAlignment => f.write_str("the memory does not start on 64 bytes"),
-            E::Token(token) => write!(f, "token {token} is outside the vocabulary"),
-            E::ContextFull { context } => write!(
-                f,
-                "the sequence is longer than the {context} positions planned for; compile with a larger --context"
-            ),
-            E::NotADecoder => f.write_str("the model is an encoder: it has no steps"),
-            #[cfg(feature = "exits")]
-            E::NotAClassifier => f.write_str("the model is not a classifier: it has no labels"),
-            E::Empty => f.write_str("there are no tokens"),
-            E::Shortened { least } => write!(
-                f,
-                "the sequence can be shortened to {least} positions and no further: what came before is no longer kept"
-            ),
-            E::NumericRange { layer } => {
-                write!(f, "a value in layer {layer} reached 2^50 or is not a number: the model's weights are broken")
-            }
-            E::Format(error) => write!(f, "{error}"),
-            #[cfg(feature = "streaming")]
-            E::Read(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl core::error::Error for SessionError {}
 
 /// A running model.
 pub struct Session<'a, 'm> {
@@ -244,11 +166,11 @@ impl<'a, 'm> Session<'a, 'm> {
     ) -> Result<Self, SessionError> {
         #[cfg(feature = "seal")]
         if artifact.is_sealed() {
-            return Err(SessionError::Format(FormatError::Sealed));
+            return Err(SessionError::Format(crate::format::FormatError::Sealed));
         }
         #[cfg(feature = "streaming")]
         if artifact.is_streamed() {
-            return Err(SessionError::Format(FormatError::Streamed));
+            return Err(SessionError::Format(crate::format::FormatError::Streamed));
         }
         Session::build(artifact, kernels, workers, Extent { workers: workers.count(), rows }, memory)
     }
@@ -572,8 +494,4 @@ struct Placed {
     count: usize,
     /// Position of the first.
     first: usize,
-}
-
-fn range(layer: usize) -> SessionError {
-    SessionError::NumericRange { layer: layer as u32 }
 }

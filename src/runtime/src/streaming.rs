@@ -11,18 +11,24 @@
 //! |---|---|
 //! | `storage` | what the caller implements: [`Reader`], or [`Storage`] to read ahead while a layer computes |
 //! | `image` | what is read first: its sizes, its checks |
+//! | `load` | how it is read, leaf by leaf where there is a chunk list |
+//! | `read` | whether all bytes came, and why not |
 //! | `pieces` | the two buffers: what is in them, what comes next, the digests of what was read |
 //!
 //! A piece is as many tiles of one matrix as a buffer holds; of a signed file, with all of every leaf that they are in, so
 //! that each leaf is hashed in the buffer before its weights are used.
 
 mod image;
+mod load;
 mod pieces;
+mod read;
 mod storage;
 
-pub use image::{OpenError, Sizes, Streamed, least_buffer, sizes};
+pub use image::{OpenError, Sizes, Streamed, sizes};
+pub use load::least_buffer;
+pub use pieces::Traffic;
 pub(crate) use pieces::{Next, Pieces, Source, part};
-pub use pieces::{ReadError, Traffic};
+pub use read::ReadError;
 pub use storage::{Fault, Reader, Storage, TwoBuffers};
 
 /// Which bytes are compared with digests; leaves of a file with a chunk list always are.

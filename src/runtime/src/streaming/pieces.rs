@@ -2,85 +2,18 @@
 //! was read. A piece is named by its bytes in the weights section; of a file with a chunk list a buffer holds all leaves
 //! that a piece is in.
 
-use super::{Check, Fault, Storage};
+use super::read::all_came;
+use super::{Check, Fault, ReadError, Storage};
 use crate::format::artifact::{ArtifactView, Matrix};
 #[cfg(any(test, feature = "signed"))]
 use crate::format::chunks::{ChunkList, Leaves};
 use crate::format::header::SectionKind;
 use crate::format::residency::Residency;
-use crate::format::tensor::TensorKey;
 #[cfg(any(test, feature = "signed"))]
 use crate::format::tree::leaf_digest;
 use crate::layout::{Layout, Storage as Coding, TileShape};
 use crate::sha256::{Engine, Sha256};
 use core::ops::Range;
-
-/// Why a piece cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadError {
-    /// The storage failed.
-    Failed {
-        /// The first byte in the file.
-        offset: u64,
-    },
-    /// The storage took longer than the caller waits.
-    Late {
-        /// The first byte in the file.
-        offset: u64,
-    },
-    /// There were fewer bytes.
-    Short {
-        /// The first byte in the file.
-        offset: u64,
-        /// Bytes asked for.
-        expected: u64,
-        /// Bytes that came.
-        actual: u64,
-    },
-    /// A leaf is not what the chunk list says.
-    Leaf {
-        /// Its number.
-        leaf: u64,
-    },
-    /// A tensor's digest does not match.
-    Tensor(TensorKey),
-    /// The caller's buffers are smaller than planned.
-    Buffers {
-        /// Bytes of each.
-        needed: u64,
-        /// Bytes of the smaller one.
-        given: u64,
-    },
-    /// An earlier read failed in the middle of a sequence.
-    Interrupted,
-}
-
-impl core::fmt::Display for ReadError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        use ReadError as E;
-        match self {
-            E::Failed { offset } => write!(f, "the storage failed at byte {offset} of the file"),
-            E::Late { offset } => write!(f, "the storage did not answer in time at byte {offset} of the file"),
-            E::Short { offset, expected, actual } => {
-                write!(f, "the storage gave {actual} of {expected} bytes at byte {offset} of the file")
-            }
-            E::Leaf { leaf } => {
-                write!(f, "leaf {leaf} is not what its digest says: the file was changed, or read wrongly")
-            }
-            E::Tensor(key) => {
-                write!(f, "digest of tensor {key} does not match: the file was changed, or read wrongly")
-            }
-            E::Buffers { needed, given } => {
-                write!(f, "the buffers need {needed} bytes each, the smaller one has {given}")
-            }
-            E::Interrupted => {
-                f.write_str("an earlier read failed in the middle of the sequence: reset the session, read it again")
-            }
-        }
-    }
-}
-
-impl core::error::Error for ReadError {}
 
 /// What a session has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -369,12 +302,7 @@ impl<'m> Pieces<'m> {
         got: Result<usize, Fault>,
     ) -> Result<(), ReadError> {
         let (offset, expected) = (self.weights.start + cover.start, cover.end - cover.start);
-        match got {
-            Ok(actual) if actual as u64 == expected => {}
-            Ok(actual) => return Err(ReadError::Short { offset, expected, actual: actual as u64 }),
-            Err(Fault::Failed) => return Err(ReadError::Failed { offset }),
-            Err(Fault::Late) => return Err(ReadError::Late { offset }),
-        }
+        all_came(got, offset, expected)?;
         self.check_leaves(view, number, cover)?;
         self.held[number] = Held::There { start: cover.start, end: cover.end };
         Ok(())
