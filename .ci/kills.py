@@ -3,11 +3,11 @@
 ended, no finished stage may be made again, and of the stage that was killed at most one group of work: the steps since its last
 checkpoint, or what it does before the first. What was repeated is printed.
 
-usage: kills.py SLMC RECIPES WORK [--times 50] [--seed 0] [--set K=V]…
+usage: kills.py SLMC RECIPES WORK [--times 50] [--seed 0] [--checkpoint-every STEPS] [--set K=V]…
 
 SLMC is the program, RECIPES the directory with quickstart.toml, WORK a directory for copies, caches and outputs. Every time
 begins with an empty cache of its own. Moments are uniform over the time of the undisturbed run, by the seed. `--set` is
-passed on: smaller stages take less time.
+passed on: smaller stages take less time, and with more checkpoints are killed between two of them as often.
 
 `.ci/weekly kills` runs it.
 """
@@ -25,8 +25,8 @@ import threading
 import time
 
 RECIPE = "quickstart"
-# Of a training, where the recipe says nothing.
-CHECKPOINT_EVERY = 100
+# Its stages that train.
+TRAINED = ("student", "sparse")
 
 
 class Run:
@@ -131,14 +131,16 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     arguments = parser.parse_args()
     slmc, recipes = arguments.slmc.resolve(), arguments.recipes.resolve()
-    work = arguments.work.resolve()
+    work, every = arguments.work.resolve(), arguments.checkpoint_every
+    settings = arguments.settings + [f"stages.{stage}.checkpoint_every={every}" for stage in TRAINED]
     work.mkdir(parents=True, exist_ok=True)
 
     whole = fresh(work, recipes, "whole")
-    run = Run(slmc, whole, arguments.settings)
+    run = Run(slmc, whole, settings)
     run.report()
     expected, seconds = artifacts(whole), run.seconds
     print(f"undisturbed: {seconds:.1f} s, {', '.join(expected)}", flush=True)
@@ -148,7 +150,7 @@ def main():
     for number in range(arguments.times):
         moment = moments.uniform(0, seconds)
         directory = fresh(work, recipes, "killed")
-        first = Run(slmc, directory, arguments.settings)
+        first = Run(slmc, directory, settings)
         time.sleep(max(0.0, moment - (time.monotonic() - first.begin)))
         if not first.kill():
             ended += 1
@@ -157,13 +159,13 @@ def main():
         else:
             name, count, since = repeated(first, directory)
         finished = [name for _, name in first.stages()[:-1]]
-        second = Run(slmc, directory, arguments.settings)
+        second = Run(slmc, directory, settings)
         report = second.report()
         same = artifacts(directory) == expected
         made = [name for _, name in second.stages()]
         twice = [name for name in finished if name in made]
         states = [stage["status"] for stage in report["stages"]]
-        if not same or twice or (count or 0) > CHECKPOINT_EVERY:
+        if not same or twice or (count or 0) > every:
             failed.append(number)
         if count is not None:
             steps.append(count)
@@ -174,7 +176,7 @@ def main():
               f"{', MADE TWICE: ' + ', '.join(twice) if twice else ''}", flush=True)
     print(f"{arguments.times} kills, {ended} of them after the end; repeated: "
           f"median {statistics.median(lost):.1f} s, at most {max(lost):.1f} s of {seconds:.1f} s; "
-          f"of training at most {max(steps, default=0)} steps (checkpoints every {CHECKPOINT_EVERY}), "
+          f"of training at most {max(steps, default=0)} steps (checkpoints every {every}), "
           f"median {statistics.median(steps) if steps else 0:.0f} over {len(steps)} kills in training")
     if failed:
         sys.exit(f"failed: {', '.join(str(number + 1) for number in failed)}")

@@ -5,7 +5,11 @@
 use super::Key;
 #[cfg(feature = "ed25519")]
 use super::key::ED25519_BYTES;
+#[cfg(feature = "p256")]
+use super::key::P256_BYTES;
 use crate::format::signature::{SignatureAlgorithm, zero};
+#[cfg(feature = "p256")]
+use crate::sha256::Digest;
 use crate::sha256::{Engine, Software};
 
 /// The answer of a [`Verifier`].
@@ -38,13 +42,7 @@ impl Verifier for Software {
             #[cfg(feature = "ed25519")]
             Key::Ed25519(bytes) => ed25519_verifies(bytes, message, signature).into(),
             #[cfg(feature = "p256")]
-            Key::P256(bytes) => {
-                use p256::ecdsa::signature::hazmat::PrehashVerifier;
-                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&bytes[..]);
-                let signature = p256::ecdsa::Signature::from_slice(signature);
-                let (Ok(key), Ok(signature)) = (key, signature) else { return Verdict::Invalid };
-                key.verify_prehash(&self.digest(message), &signature).is_ok().into()
-            }
+            Key::P256(bytes) => p256_verifies(bytes, &self.digest(message), signature).into(),
             #[cfg(not(all(feature = "ed25519", feature = "p256")))]
             _ => {
                 let _ = (message, signature);
@@ -54,7 +52,9 @@ impl Verifier for Software {
     }
 }
 
+// Each algorithm's memory is on the stack while it runs, and no longer.
 #[cfg(feature = "ed25519")]
+#[inline(never)]
 fn ed25519_verifies(key: &[u8; ED25519_BYTES], message: &[&[u8]], signature: &[u8; 64]) -> bool {
     use ed25519_compact::{PublicKey, Signature, VerifyingState};
     // Called through pointers, so that the curve stays out of line: in this crate, whose kernels are built for speed, it would be
@@ -65,6 +65,16 @@ fn ed25519_verifies(key: &[u8; ED25519_BYTES], message: &[&[u8]], signature: &[u
     let Ok(mut state) = begin(&PublicKey::new(*key), &Signature::new(*signature)) else { return false };
     message.iter().for_each(|piece| state.absorb(piece));
     end(&state).is_ok()
+}
+
+#[cfg(feature = "p256")]
+#[inline(never)]
+fn p256_verifies(key: &[u8; P256_BYTES], digest: &Digest, signature: &[u8; 64]) -> bool {
+    use p256::ecdsa::{Signature, VerifyingKey, signature::hazmat::PrehashVerifier};
+    let (Ok(key), Ok(signature)) = (VerifyingKey::from_sec1_bytes(key), Signature::from_slice(signature)) else {
+        return false;
+    };
+    key.verify_prehash(digest, &signature).is_ok()
 }
 
 /// Half of the order of P-256, rounded down: the largest s of a signature in the one form that is taken.

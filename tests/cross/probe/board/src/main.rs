@@ -8,6 +8,7 @@
 //! streamed MEMORY
 //! kernels MEMORY BYTES
 //! work    MEMORY TABLE
+//! trusted MEMORY WORK      with the feature of this name; WORK is a name (check/src/trusted.rs)
 //! ```
 //!
 //! The artifact is read where it lies; the session gets exactly the planned bytes at MEMORY, the 4 KiB after which are
@@ -52,11 +53,21 @@ fn main() -> ! {
     let mut buffer = [0; 128];
     let mut words = command_line(&mut buffer).split_whitespace().skip_while(|word| !MODES.contains(word));
     let mode = words.next().unwrap_or("");
+    #[cfg(feature = "trusted")]
+    if mode == "trusted" {
+        let memory = usize::from_str_radix(words.next().unwrap_or(""), 16).unwrap_or(0);
+        let work = words.next().unwrap_or("");
+        end(check::trusted::trusted(&mut Board { used_from: 0 }, work, region(memory, check::trusted::BYTES)));
+    }
     let mut numbers = [0; 4];
     for (number, word) in numbers.iter_mut().zip(words) {
         *number = usize::from_str_radix(word, 16).unwrap_or(0);
     }
-    match perform(mode, numbers) {
+    end(perform(mode, numbers))
+}
+
+fn end(result: Result<(), Failure>) -> ! {
+    match result {
         Ok(()) => exit(0),
         Err(failure) => {
             say(format_args!("failed {failure}\n"));
@@ -65,7 +76,37 @@ fn main() -> ! {
     }
 }
 
-const MODES: [&str; 6] = ["logits", "decode", "further", "streamed", "kernels", "work"];
+const MODES: [&str; 7] = ["logits", "decode", "further", "streamed", "kernels", "work", "trusted"];
+
+/// Files are those of the emulator's folder.
+#[cfg(feature = "trusted")]
+struct Board {
+    used_from: usize,
+}
+
+#[cfg(feature = "trusted")]
+impl Write for Board {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        Console.write_str(text)
+    }
+}
+
+#[cfg(feature = "trusted")]
+impl check::trusted::Board for Board {
+    fn file(&mut self, name: &core::ffi::CStr, into: &mut [u8]) -> Option<usize> {
+        let mut file = File::open(name)?;
+        let place = into.get_mut(..file.bytes())?;
+        slm_runtime::streaming::Reader::read(&mut file, 0, place).ok()
+    }
+
+    fn paint(&mut self) {
+        self.used_from = start::paint();
+    }
+
+    fn stack(&self) -> usize {
+        start::stack_below(self.used_from)
+    }
+}
 
 fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
     let out = &mut Console;
@@ -114,6 +155,6 @@ fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
             assert!(stack as u64 <= STACK_BYTES, "the session used more stack than planned, {STACK_BYTES} bytes");
             Ok(())
         }
-        _ => panic!("usage: logits|decode|further|streamed|kernels|work, see main.rs"),
+        _ => panic!("usage: logits|decode|further|streamed|kernels|work|trusted, see main.rs"),
     }
 }

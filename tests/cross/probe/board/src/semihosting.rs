@@ -8,6 +8,8 @@ const OPEN: u32 = 0x01;
 const WRITE_TEXT: u32 = 0x04;
 const READ: u32 = 0x06;
 const SEEK: u32 = 0x0a;
+#[cfg(feature = "trusted")]
+const LENGTH: u32 = 0x0c;
 const COMMAND_LINE: u32 = 0x15;
 const EXIT_EXTENDED: u32 = 0x20;
 /// Reason of an exit that has a code.
@@ -46,6 +48,13 @@ impl File {
         let block = [name.as_ptr() as u32, 1, name.count_bytes() as u32];
         let handle = call(OPEN, block.as_ptr() as u32);
         (handle != u32::MAX).then_some(File { handle })
+    }
+
+    /// Its length.
+    #[cfg(feature = "trusted")]
+    pub fn bytes(&self) -> usize {
+        let block = [self.handle];
+        call(LENGTH, block.as_ptr() as u32) as usize
     }
 }
 

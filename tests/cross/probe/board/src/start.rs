@@ -63,7 +63,17 @@ extern "C" fn start() -> ! {
             to.write_volatile(0);
             to = to.add(1);
         }
-        let here = 0u32;
+    }
+    paint();
+    crate::main()
+}
+
+/// Paints the free stack, and says where its used part begins.
+#[inline(never)]
+pub fn paint() -> usize {
+    let here = 0u32;
+    // SAFETY: nothing lies between the end of the static data and what is in use of the stack.
+    unsafe {
         let end = (&raw const here).byte_sub(MARGIN);
         let mut to = &raw mut _bss_end;
         while to.cast_const() < end {
@@ -71,20 +81,24 @@ extern "C" fn start() -> ! {
             to = to.add(1);
         }
     }
-    crate::main()
+    &raw const here as usize
 }
 
-/// Most bytes of stack that have been used so far.
+/// Most bytes of stack that have been used since it was painted.
 pub fn stack_bytes() -> usize {
+    stack_below(&raw const _stack_top as usize)
+}
+
+/// The same, as far as they are below an address in it.
+pub fn stack_below(top: usize) -> usize {
+    let mut at = (&raw const _bss_end).cast::<u32>();
     // SAFETY: plain words between the end of the static data and the top of the stack.
     unsafe {
-        let top = &raw const _stack_top;
-        let mut at = (&raw const _bss_end).cast::<u32>();
-        while at < top && at.read_volatile() == PAINT {
+        while (at as usize) < top && at.read_volatile() == PAINT {
             at = at.add(1);
         }
-        top as usize - at as usize
     }
+    top - at as usize
 }
 
 #[unsafe(no_mangle)]

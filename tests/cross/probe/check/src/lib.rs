@@ -7,6 +7,8 @@ pub mod equality;
 pub mod further;
 #[cfg(feature = "streaming")]
 pub mod streamed;
+#[cfg(feature = "trusted")]
+pub mod trusted;
 pub mod work;
 
 use core::fmt::{self, Write};
@@ -41,6 +43,9 @@ pub enum Failure {
     Open(slm_runtime::streaming::OpenError),
     /// Kernels that differ from the scalar ones.
     Kernels(usize),
+    /// What is signed, sealed, logged or updated comes to something else.
+    #[cfg(feature = "trusted")]
+    Trust(&'static str),
     /// The report cannot be written.
     Report,
 }
@@ -76,6 +81,8 @@ impl fmt::Display for Failure {
             #[cfg(feature = "streaming")]
             Failure::Open(error) => write!(f, "{error}"),
             Failure::Kernels(count) => write!(f, "{count} products differ from the scalar kernels"),
+            #[cfg(feature = "trusted")]
+            Failure::Trust(what) => write!(f, "it does not hold: {what}"),
             Failure::Report => f.write_str("the report cannot be written"),
         }
     }

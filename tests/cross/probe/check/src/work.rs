@@ -165,7 +165,7 @@ pub fn all(out: &mut dyn Write, memory: &mut [u8], table: usize) -> Result<(), F
 
 /// An instruction that does nothing and that no compiler writes.
 #[inline(never)]
-fn mark() {
+pub(crate) fn mark() {
     // SAFETY: a register keeps its value, or nothing happens at all.
     #[cfg(any(target_arch = "aarch64", target_arch = "arm", target_arch = "riscv64"))]
     unsafe {
