@@ -27,7 +27,7 @@ use burn::tensor::Device;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Steps after which memory that none of them needed is given back.
 const SETTLE_EVERY: u64 = 16;
@@ -135,13 +135,12 @@ impl Run<'_> {
         let moments = Moments::new(&parameters);
         let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
         let steps = steps(self.samples, self.settings);
-        let every = self.settings.checkpoint_every;
-        let mut saved = state.step;
+        let mut pace = Pace::new(self.settings.checkpoint_every, state.step);
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
         while state.step < steps {
-            let done = self.step(&mut state, &view, &mut operations, steps, saved)?;
+            let done = self.step(&mut state, &view, &mut operations, steps, pace.saved)?;
             tokens += done.tokens;
             state.step += 1;
             if state.step.is_multiple_of(SETTLE_EVERY) {
@@ -150,10 +149,11 @@ impl Run<'_> {
             progress.advance(1);
             let speed = tokens as f64 / started.elapsed().as_secs_f64();
             progress.figures(&format_args!("loss {:.4}, {speed:.0} tokens/s", done.parts.total));
-            if state.step.is_multiple_of(every) && state.step < steps {
+            if pace.due(state.step) && state.step < steps {
+                let begun = Instant::now();
                 checkpoint::save(&checkpoint_path, &self.fingerprint, &state)?;
-                saved = state.step;
-                progress.saved(saved);
+                pace.took(state.step, begun.elapsed());
+                progress.saved(state.step);
             }
         }
         progress.finish();
@@ -303,4 +303,48 @@ fn mean_of_last(log: &[String]) -> LossParts {
 struct StepDone {
     parts: LossParts,
     tokens: usize,
+}
+
+/// When a checkpoint is due: after some steps, and where these are long, after some time, of which saving may take a twentieth.
+struct Pace {
+    every: u64,
+    /// Step of the last checkpoint.
+    saved: u64,
+    last: Instant,
+    patience: Duration,
+}
+
+/// Most work that a killed run repeats, unless saving takes long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Pace {
+    fn new(every: u64, step: u64) -> Self {
+        Pace { every, saved: step, last: Instant::now(), patience: PATIENCE }
+    }
+
+    fn due(&self, step: u64) -> bool {
+        step.is_multiple_of(self.every) || self.last.elapsed() >= self.patience
+    }
+
+    fn took(&mut self, step: u64, saving: Duration) {
+        (self.saved, self.last, self.patience) = (step, Instant::now(), PATIENCE.max(20 * saving));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_due_after_steps_or_time() {
+        let mut pace = Pace::new(100, 0);
+        assert!(!pace.due(99) && pace.due(100));
+        pace.patience = Duration::ZERO;
+        assert!(pace.due(1));
+        pace.took(1, Duration::from_secs(60));
+        assert_eq!((pace.saved, pace.patience), (1, Duration::from_secs(1200)));
+        assert!(!pace.due(2));
+        pace.took(2, Duration::from_millis(10));
+        assert_eq!(pace.patience, PATIENCE);
+    }
 }

@@ -71,7 +71,8 @@ pub struct TrainingArgs {
 
     /// Steps between checkpoints
     ///
-    /// A killed run goes on from the last one when the same command is repeated.
+    /// A killed run goes on from the last one when the same command is repeated. Where steps are long there is one for every two
+    /// minutes too.
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 
