@@ -79,6 +79,7 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             NormPlacement::Around => format::NormPlacement::Around,
             NormPlacement::Beside => format::NormPlacement::Beside,
             NormPlacement::Added => format::NormPlacement::Added,
+            NormPlacement::Common => format::NormPlacement::Common,
         } as u8,
         ffn: if layer.ffn.gated { FfnKind::Gated } else { FfnKind::Plain } as u8,
         activation: curve_id(layer.ffn.activation) as u8,

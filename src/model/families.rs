@@ -23,6 +23,7 @@ mod mobilellm;
 mod narrower;
 mod olmo2;
 mod opt;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -79,7 +80,7 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 23] = [
+pub const FAMILIES: [Family; 24] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
@@ -95,6 +96,7 @@ pub const FAMILIES: [Family; 23] = [
     mobilellm::FAMILY,
     olmo2::FAMILY,
     opt::FAMILY,
+    phi::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,

@@ -7,7 +7,9 @@
 //! ```
 
 use super::id::{LinearId, NormSite, Role};
-use super::spec::{AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, Positions};
+use super::spec::{
+    AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, NormPlacement, Positions,
+};
 
 /// A matrix that is multiplied with an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Linear {
 /// The origin of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The hidden states themselves, which the residual sum reads too.
+    /// The hidden states themselves, which the residual sum reads too, or a norm that another input is as well.
     Residual,
     /// A norm with weights of its own, which nothing else reads.
     Norm {
@@ -176,7 +178,8 @@ fn last(id: LinearId, rows: usize) -> Linear {
 
 fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
     let hidden = spec.hidden;
-    let normed = |site| match layer.norm_placement.is_before() {
+    let own = layer.norm_placement.is_before() && layer.norm_placement != NormPlacement::Common;
+    let normed = |site| match own {
         true => Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind },
         false => Origin::Residual,
     };
@@ -244,7 +247,7 @@ fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
     };
     match &spec.head {
         Head::Hidden => Vec::new(),
-        Head::LanguageModel { tied } => vec![language(*tied, finished)],
+        Head::LanguageModel { tied, .. } => vec![language(*tied, finished)],
         Head::MaskedLanguageModel { activation, norm, tied } => {
             let origin = Origin::Norm { layer: None, site: NormSite::MlmTransform, kind: norm.kind };
             let last = language(*tied, origin).after(Function::Activation(*activation));

@@ -4,6 +4,8 @@
 mod parameters;
 mod rotary;
 
+use super::id::NormSite;
+
 pub use parameters::ParameterShape;
 pub use rotary::{Divisors, Llama3Scaling, RotaryScaling, RotarySpec, YarnScaling};
 
@@ -49,12 +51,24 @@ pub enum NormPlacement {
     Beside,
     /// x + norm(f(x))
     Added,
+    /// x + attention(n) + network(n), n = norm(x)
+    Common,
 }
 
 impl NormPlacement {
     /// Whether a norm stands before each part.
     pub fn is_before(self) -> bool {
-        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside)
+        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether attention and network read the same hidden states, and what both add is summed.
+    pub fn is_side_by_side(self) -> bool {
+        matches!(self, NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// The norm that the network's input has, where one stands before each part.
+    pub fn of_network(self) -> NormSite {
+        if self == NormPlacement::Common { NormSite::Attention } else { NormSite::Ffn }
     }
 
     /// Whether what a part adds is normed.
@@ -216,6 +230,8 @@ pub enum Head {
     LanguageModel {
         /// Whether the token table is the head's weight.
         tied: bool,
+        /// Whether there is a bias.
+        bias: bool,
     },
     /// Masked-token logits: dense, activation, norm, token table (tied) or its own matrix, bias.
     MaskedLanguageModel {

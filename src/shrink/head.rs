@@ -27,8 +27,8 @@ impl At<'_, '_> {
         }
         match self.walk().cut.spec.head {
             Head::Hidden => Ok(()),
-            Head::LanguageModel { tied: true } => self.tied(),
-            Head::LanguageModel { tied: false } => {
+            Head::LanguageModel { tied: true, .. } => self.tied(),
+            Head::LanguageModel { tied: false, .. } => {
                 let [teacher, student] = self.finished()?;
                 self.language(&teacher, &student)
             }

@@ -148,7 +148,7 @@ pub(super) fn model(
         embedding_norm: None,
         layers,
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")?, bias: false },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,

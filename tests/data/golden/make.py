@@ -65,6 +65,8 @@ LONGROPE = {**SMALL, "hidden_size": 64, "max_position_embeddings": 2 * CONTEXT, 
                                 "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
                                 "long_factor": [1.0, 1.5, 2.5, 4.0, 8.0, 16.0]}}
 NEOX = {**COMMON, **NARROW, **FEW, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
+# Two of a head's ten elements turn.
+PHI = {**SMALL, "num_key_value_heads": 4, "partial_rotary_factor": 0.2}
 OPT = {**COMMON, "num_hidden_layers": 2, "hidden_size": 40, "ffn_dim": 56, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -118,6 +120,7 @@ CHECKPOINTS = {
     "gpt-neox-sequential": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False}, F16),
     "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", SMALL, BF16),
     "qwen3-embedding": ("Qwen3Config", "Qwen3Model", {**QWEN, **FEW, "head_dim": 16}, BF16),
+    "phi": ("PhiConfig", "PhiForCausalLM", PHI, F16),
 }
 PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1}
 

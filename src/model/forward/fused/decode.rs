@@ -196,6 +196,6 @@ mod tests {
             let more = all.read(vec![0; TEXTS * spec.context]);
             assert!(matches!(more, Err(BatchError::TooLong { .. })), "{}", folder.display());
         }
-        assert_eq!(decoders, 28);
+        assert_eq!(decoders, 29);
     }
 }

@@ -355,7 +355,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             let known = layer.query_key_norm == 0 || QueryKeyNorm::from_number(layer.query_key_norm).is_some();
             require(known, "query_key_norm")?;
             // Side by side, the network's rows stand after attention's in the memory that a gate would take.
-            require(placement != NormPlacement::Beside || !layer.is_gated(), "ffn")?;
+            require(!placement.is_side_by_side() || !layer.is_gated(), "ffn")?;
             require(size(layer.heads) && size(layer.key_value_heads), "heads")?;
             require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
             require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;

@@ -277,12 +277,19 @@ pub enum NormPlacement {
     Beside = 4,
     /// x + norm(f(x))
     Added = 5,
+    /// x + attention(n) + network(n), n = norm(x)
+    Common = 6,
 }
 
 impl NormPlacement {
     /// Whether a norm stands before each part.
     pub fn is_before(self) -> bool {
-        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside)
+        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether attention and network read the same hidden states, and what both add is summed.
+    pub fn is_side_by_side(self) -> bool {
+        matches!(self, NormPlacement::Beside | NormPlacement::Common)
     }
 
     /// Whether what a part adds is normed.
@@ -372,7 +379,7 @@ from_number!(CacheFormat: Int8);
 from_number!(LayerCacheFormat: OfHeader, Ring, NibbleValues, RingNibbleValues);
 from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
-from_number!(NormPlacement: Before, After, Around, Beside, Added);
+from_number!(NormPlacement: Before, After, Around, Beside, Added, Common);
 from_number!(QueryKeyNorm: Heads, Together);
 from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
 from_number!(Pooling: First, Mean, Maximum, Last);

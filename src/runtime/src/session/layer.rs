@@ -134,7 +134,7 @@ impl Session<'_, '_> {
         let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
         let width = layer.heads as usize * layer.head_dim as usize;
         self.linear(Input::ScratchA(width), &output, count, Finish::None).map_err(|stop| stop.at(index))?;
-        if layer.norm_placement == NormPlacement::Beside as u8 {
+        if NormPlacement::from_number(layer.norm_placement).is_some_and(NormPlacement::is_side_by_side) {
             let hidden = self.scratch[0].row.len();
             self.network(index, layer, row, count, Destination::AfterB(hidden))?;
             self.add_both(row, count);
@@ -218,7 +218,9 @@ impl Session<'_, '_> {
         destination: Destination,
     ) -> Result<(), SessionError> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        let input = Input::Residual(self.norm_before(index, layer, TensorRole::FfnNorm)?, row);
+        let common = layer.norm_placement == NormPlacement::Common as u8;
+        let of_network = if common { TensorRole::AttentionNorm } else { TensorRole::FfnNorm };
+        let input = Input::Residual(self.norm_before(index, layer, of_network)?, row);
         let curve = self.curve(layer.activation)?;
         if layer.is_gated() {
             let gate = self.product(key(TensorRole::Gate), Destination::A)?;
