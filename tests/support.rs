@@ -12,7 +12,7 @@ pub(crate) const TOKEN_REFUSED: &str =
     if cfg!(feature = "pkcs11") { "has its PIN in it" } else { "keys on tokens are not read by this build" };
 
 /// Every golden checkpoint. One that is added must be named here; one that is missing fails every test of the families.
-pub(crate) const GOLDEN: [&str; 42] = [
+pub(crate) const GOLDEN: [&str; 47] = [
     "bert-classifier",
     "bert-encoder",
     "bert-mlm",
@@ -24,12 +24,14 @@ pub(crate) const GOLDEN: [&str; 42] = [
     "electra-mlm",
     "gemma3-text",
     "gpt2",
+    "gpt2-classifier",
     "gpt2-unprefixed-with-buffers",
     "gpt-neox-parallel",
     "gpt-neox-sequential",
     "granite-multipliers",
     "lfm2-short-conv",
     "llama-bf16-sharded",
+    "llama-classifier-padded",
     "llama-dynamic",
     "llama-gqa-tied",
     "llama-linear",
@@ -39,6 +41,7 @@ pub(crate) const GOLDEN: [&str; 42] = [
     "llama3-v4-config-keys",
     "ministral3-yarn",
     "mistral",
+    "mistral-classifier",
     "mistral-sliding-window-8",
     "mobilellm",
     "olmo2",
@@ -46,7 +49,9 @@ pub(crate) const GOLDEN: [&str; 42] = [
     "phi",
     "phi3-fused-qkv",
     "phi3-longrope-partial",
+    "qwen2-classifier",
     "qwen2-qkv-bias",
+    "qwen3-classifier",
     "qwen3-embedding",
     "qwen3-qk-norm",
     "roberta-classifier",

@@ -188,7 +188,8 @@ fn of_later_families(lowered: &Lowered) -> bool {
 
 /// Whether a model has what needs [`MINOR_HEADS`].
 fn of_twelve(lowered: &Lowered) -> bool {
-    lowered.layers.iter().any(|layer| layer.norm_placement == NormPlacement::Common as u8)
+    let labels = lowered.model.is_decoder() && lowered.model.output == Output::Classifier as u8;
+    labels || lowered.layers.iter().any(|layer| layer.norm_placement == NormPlacement::Common as u8)
 }
 
 /// The lowest minor version of the format that knows all that a file holds.

@@ -190,8 +190,8 @@ pub fn lower(
         Head::MaskedLanguageModel { activation, norm, .. } => {
             (Output::MaskedLanguageModel, curve_id(*activation) as u8, Some(*norm))
         }
-        Head::Classifier { function: Function::Tanh, .. } => (Output::Classifier, 0, None),
-        Head::Classifier { function: Function::Activation(activation), .. } => {
+        Head::Classifier { function: None | Some(Function::Tanh), .. } => (Output::Classifier, 0, None),
+        Head::Classifier { function: Some(Function::Activation(activation)), .. } => {
             (Output::Classifier, curve_id(*activation) as u8, None)
         }
     };

@@ -33,7 +33,7 @@ mod smollm3;
 mod stablelm;
 mod starcoder2;
 
-pub use classifier::with_classifier;
+pub use classifier::{has_classifier, with_classifier};
 pub use exits::{ExitsError, check_places, with_exits};
 pub use fewer_layers::with_layers;
 pub use head_order::HeadOrder;

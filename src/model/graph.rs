@@ -202,7 +202,7 @@ fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
 
 /// Inputs of the exit head after layer `n`: a classifier's head once more, on the layer's own output.
 fn exit_inputs(spec: &ModelSpec, n: usize) -> Vec<Input> {
-    let Head::Classifier { function, labels } = &spec.head else { return Vec::new() };
+    let Head::Classifier { function: Some(function), labels } = &spec.head else { return Vec::new() };
     let one = |role, rows, origin| Input::new(vec![linear(LinearId::layer(n, role), rows)], spec.hidden, origin);
     let last = one(Role::ExitClassifier, labels.len(), Origin::Function).after(*function);
     vec![one(Role::ExitPooler, spec.hidden, Origin::Residual), last]
@@ -253,7 +253,8 @@ fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
             let last = language(*tied, origin).after(Function::Activation(*activation));
             vec![one(Role::MlmTransform, hidden, finished), last]
         }
-        Head::Classifier { function, labels } => {
+        Head::Classifier { function: None, labels } => vec![one(Role::Classifier, labels.len(), finished)],
+        Head::Classifier { function: Some(function), labels } => {
             let last = one(Role::Classifier, labels.len(), Origin::Function).after(*function);
             vec![one(Role::Pooler, hidden, finished), last]
         }

@@ -242,10 +242,11 @@ pub enum Head {
         /// Whether the token table is the head's weight.
         tied: bool,
     },
-    /// A dense layer with a function over the first token, its pooler, then a classifier.
+    /// A classifier: over a pooler of the first token, a dense layer with a function, or, without one, over the last token,
+    /// which alone has seen the others where [`ModelSpec::causal`] holds.
     Classifier {
-        /// The function of the pooler.
-        function: Function,
+        /// The function of the pooler; `None` without one.
+        function: Option<Function>,
         /// Names by id.
         labels: Vec<String>,
     },

@@ -41,6 +41,10 @@ impl At<'_, '_> {
                 }
                 if tied { Ok(()) } else { self.language(&teacher, &student) }
             }
+            Head::Classifier { function: None, .. } => {
+                let [teacher, student] = self.finished()?;
+                self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
+            }
             Head::Classifier { .. } => {
                 let [teacher, student] = self.finished()?;
                 self.readers(&[LinearId::global(Role::Pooler)], &teacher, &student)?;

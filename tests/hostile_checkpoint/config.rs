@@ -15,8 +15,8 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("model_type", json!(3), "`model_type` is 3, expected a string"),
         (
             "architectures",
-            json!(["LlamaForSequenceClassification"]),
-            "`architectures` is `[\"LlamaForSequenceClassification\"]`",
+            json!(["LlamaForTokenClassification"]),
+            "`architectures` is `[\"LlamaForTokenClassification\"]`",
         ),
         ("architectures", json!(["A", "B"]), "`architectures` is [\"A\",\"B\"]"),
         ("hidden_act", json!("foo"), "`hidden_act` is `foo`; llama supports silu"),

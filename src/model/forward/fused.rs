@@ -183,7 +183,10 @@ impl<'a> FusedForward<'a> {
             rows.len() == sequences * per_sequence && rows.iter().enumerate().all(|(index, &row)| index == row as usize)
         };
         let input = match &self.spec.head {
-            Head::Classifier { .. } => select(&last, Arc::new(rows.iter().map(|&row| row as usize * length).collect())),
+            Head::Classifier { .. } => {
+                let labelled = rows.iter().map(|&row| batch.labelled(self.spec, row as usize));
+                select(&last, Arc::new(labelled.collect()))
+            }
             _ if every(length) => last,
             _ => select(&last, Arc::new(rows.iter().map(|&row| row as usize).collect())),
         };
@@ -206,7 +209,7 @@ impl<'a> FusedForward<'a> {
     pub(super) fn pooled(&self, pooler: LinearId, input: &Value, observer: &mut dyn Observer) -> Value {
         let pooled = self.linear(input, &[pooler], None, observer);
         match &self.spec.head {
-            Head::Classifier { function: Function::Activation(activation), .. } => {
+            Head::Classifier { function: Some(Function::Activation(activation)), .. } => {
                 activate(&pooled, function(*activation), false)
             }
             _ => tanh(&pooled),
@@ -224,7 +227,7 @@ impl<'a> FusedForward<'a> {
     /// From the input of the head's first linear to that of its last.
     pub(super) fn before_last(&self, input: Value, observer: &mut dyn Observer) -> Value {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } => input,
+            Head::Hidden | Head::LanguageModel { .. } | Head::Classifier { function: None, .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)

@@ -71,6 +71,11 @@ impl ModelSpec {
         }
     }
 
+    /// Whether the output is one row of labels.
+    pub fn is_classifier(&self) -> bool {
+        matches!(self.head, Head::Classifier { .. })
+    }
+
     /// Columns of the output: vocabulary, labels or hidden width.
     pub fn output_width(&self) -> usize {
         match &self.head {
@@ -112,7 +117,8 @@ impl ModelSpec {
             (None, Role::LmHead) => {
                 matches!(self.head, Head::MaskedLanguageModel { .. } | Head::LanguageModel { bias: true, .. })
             }
-            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler | Role::Classifier),
+            (None, Role::Classifier) => matches!(self.head, Head::Classifier { function: Some(_), .. }),
+            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler),
         }
     }
 

@@ -341,7 +341,9 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
             walk.norm(key(R::MlmNorm), NormKind::Layer as u8)?;
         }
         Some(Output::Classifier) => {
-            walk.matrix(key(R::Pooler), hidden, hidden)?;
+            if spec.has_pooler() {
+                walk.matrix(key(R::Pooler), hidden, hidden)?;
+            }
             walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
         }
         _ => {}

@@ -121,8 +121,15 @@ CHECKPOINTS = {
     "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", SMALL, BF16),
     "qwen3-embedding": ("Qwen3Config", "Qwen3Model", {**QWEN, **FEW, "head_dim": 16}, BF16),
     "phi": ("PhiConfig", "PhiForCausalLM", PHI, F16),
+    "gpt2-classifier": ("GPT2Config", "GPT2ForSequenceClassification", {**GPT2, "n_layer": 2, "num_labels": LABELS}, F16),
+    "llama-classifier-padded": ("LlamaConfig", "LlamaForSequenceClassification", {**SMALL, "num_labels": LABELS}, F16),
+    "mistral-classifier": ("MistralConfig", "MistralForSequenceClassification",
+                           {**SMALL, "sliding_window": 8, "num_labels": LABELS}, BF16),
+    "qwen2-classifier": ("Qwen2Config", "Qwen2ForSequenceClassification", {**QWEN, **FEW, "num_labels": LABELS}, F16),
+    "qwen3-classifier": ("Qwen3Config", "Qwen3ForSequenceClassification",
+                         {**QWEN, **FEW, "head_dim": 16, "num_labels": LABELS}, BF16),
 }
-PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1}
+PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1, "llama-classifier-padded": 0}
 
 
 def randomise(model, generator, dtype):

@@ -115,7 +115,7 @@ impl<'a> ArtifactView<'a> {
         require(norm(spec.final_norm), "final_norm")?;
         let legal = match (output, CurveId::from_number(spec.head_activation)) {
             (Output::MaskedLanguageModel, curve) => curve.is_some(),
-            (Output::Classifier, Some(_)) => true,
+            (Output::Classifier, Some(_)) => kind == ModelKind::Encoder,
             _ => spec.head_activation == 0,
         };
         require(legal, "head_activation")?;
@@ -125,7 +125,7 @@ impl<'a> ArtifactView<'a> {
         require(spec.wide_activations <= 1, "wide_activations")?;
         let exits = ExitHead::from_number(spec.exit_head);
         later(exits.is_some(), "exit_head")?;
-        let may_exit = output == Output::Classifier && spec.final_norm == 0;
+        let may_exit = output == Output::Classifier && kind == ModelKind::Encoder && spec.final_norm == 0;
         require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
         later(spec.reserved == 0 && spec.reserved_end == [0; 42], "reserved")?;
@@ -147,7 +147,6 @@ impl<'a> ArtifactView<'a> {
         require(spec.embedding_scale > 0.0 && spec.embedding_scale < 1e6, "embedding_scale")?;
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
-        require(kind == ModelKind::Encoder || output != Output::Classifier, "output")?;
         later(spec.pooling == 0 || spec.pooling().is_some(), "pooling")?;
         later(spec.normalize <= 1, "normalize")?;
         require(spec.pooling == 0 || output == Output::Hidden, "pooling")?;

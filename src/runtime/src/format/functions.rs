@@ -2,7 +2,7 @@
 
 use super::FormatError;
 use super::artifact::{ArtifactView, u32_at};
-use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES, Output};
+use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES};
 use crate::numerics::{Curve, F32Bytes, ROTARY_BLOCK, Rotary};
 
 /// Bytes before the values of a rotary table (head_dim, high rows) or a curve (number, k), and before the section's
@@ -47,7 +47,7 @@ impl<'a> ArtifactView<'a> {
             }
         }
         let head = CurveId::from_number(self.spec.head_activation);
-        let pooler = (self.spec.output == Output::Classifier as u8).then_some(CurveId::Silu);
+        let pooler = self.spec.has_pooler().then_some(CurveId::Silu);
         match head.or(pooler).map(|id| self.curve(id)) {
             Some(None) => Err(fault("the head's curve is missing")),
             _ => Ok(()),

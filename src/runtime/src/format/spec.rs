@@ -148,6 +148,11 @@ impl ModelRecord {
         Pooling::from_number(self.pooling)
     }
 
+    /// Whether a classifier has a pooler, over the first token: an encoder's. A decoder's reads the last token.
+    pub fn has_pooler(&self) -> bool {
+        self.output == Output::Classifier as u8 && !self.is_decoder()
+    }
+
     /// Whether the LM head is the token table.
     pub fn has_tied_head(&self) -> bool {
         self.tied_head == HeadMatrix::TokenTable as u8

@@ -92,6 +92,7 @@ impl Session<'_, '_> {
         let norm = self.global_norm(TensorRole::FinalNorm, spec.final_norm)?;
         let mut input = Input::Residual(norm, row);
         match self.output_kind() {
+            Output::Classifier if !spec.has_pooler() => {}
             Output::Hidden | Output::Classifier => {
                 let out = &mut *self.scratch[0].row;
                 out.copy_from_slice(&self.buffers.residual[row * hidden..][..hidden]);
@@ -110,12 +111,16 @@ impl Session<'_, '_> {
                 input = Input::ScratchB(hidden);
             }
         }
-        let role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let (role, bias) = match self.output_kind() {
+            Output::Classifier => (TensorRole::Classifier, TensorRole::Classifier),
+            _ if spec.has_tied_head() => (TensorRole::EmbedToken, TensorRole::LmHead),
+            _ => (TensorRole::LmHead, TensorRole::LmHead),
+        };
         let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
             matrix: parts.first,
             rest: parts.rest,
-            bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
+            bias: self.optional_vector(TensorKey::global(bias, TensorPart::Bias))?,
             destination: Destination::Output,
             needed,
             #[cfg(feature = "streaming")]
@@ -148,6 +153,16 @@ impl Session<'_, '_> {
             mean(pooled, count);
         }
         if normalize { unit_length(pooled).map_err(|_| range(head)) } else { Ok(()) }
+    }
+
+    /// A decoder's classifier, over a residual row of the last token.
+    pub(super) fn label(&mut self, row: usize) -> Result<(), SessionError> {
+        self.head_rows(row, 1)?;
+        #[cfg(feature = "exits")]
+        {
+            self.left_after = self.artifact.spec().layers as usize;
+        }
+        Ok(())
     }
 
     /// The pooler over the first token, with tanh or the head's activation, then the classifier.
