@@ -189,7 +189,9 @@ fn of_later_families(lowered: &Lowered) -> bool {
 /// Whether a model has what needs [`MINOR_HEADS`].
 fn of_twelve(lowered: &Lowered) -> bool {
     let labels = lowered.model.is_decoder() && lowered.model.output == Output::Classifier as u8;
-    labels || lowered.layers.iter().any(|layer| layer.norm_placement == NormPlacement::Common as u8)
+    let of_layer =
+        |layer: &LayerRecord| layer.norm_placement == NormPlacement::Common as u8 || layer.score_cap.to_bits() != 0;
+    labels || lowered.model.logit_cap.to_bits() != 0 || lowered.layers.iter().any(of_layer)
 }
 
 /// The lowest minor version of the format that knows all that a file holds.

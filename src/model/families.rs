@@ -10,6 +10,7 @@ mod electra;
 mod encoder;
 mod exits;
 mod fewer_layers;
+mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
@@ -80,11 +81,12 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 24] = [
+pub const FAMILIES: [Family; 25] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
     electra::FAMILY,
+    gemma2::FAMILY,
     gemma3::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,

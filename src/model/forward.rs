@@ -145,8 +145,17 @@ impl<'a> Forward<'a> {
     fn head_of(&self, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let last = self.before_last(input, observer);
         match self.spec.last_linear() {
-            Some(id) => self.linear(id, last, observer),
+            Some(id) => self.last_linear(id, last, observer),
             None => last,
+        }
+    }
+
+    /// The head's last linear, capped where logits are.
+    fn last_linear(&self, id: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        let output = self.linear(id, input, observer);
+        match self.spec.logit_cap() {
+            Some(cap) => (output / cap).tanh() * cap,
+            None => output,
         }
     }
 

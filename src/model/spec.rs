@@ -128,6 +128,8 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Factor on q·k, usually 1/√head_dim.
     pub score_scale: f64,
+    /// Largest magnitude c of scores s, which become c · tanh(s / c).
+    pub score_cap: Option<f64>,
     /// Whether q, k and v have biases.
     pub input_bias: bool,
     /// Whether the output projection has one.
@@ -148,6 +150,7 @@ impl AttentionSpec {
             key_value_heads: heads,
             head_dim,
             score_scale: 1.0 / (head_dim as f64).sqrt(),
+            score_cap: None,
             input_bias: true,
             output_bias: true,
             query_key_norm: None,
@@ -232,6 +235,8 @@ pub enum Head {
         tied: bool,
         /// Whether there is a bias.
         bias: bool,
+        /// Largest magnitude c of logits z, which become c · tanh(z / c).
+        cap: Option<f64>,
     },
     /// Masked-token logits: dense, activation, norm, token table (tied) or its own matrix, bias.
     MaskedLanguageModel {

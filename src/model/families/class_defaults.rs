@@ -91,13 +91,14 @@ mod tests {
     #[test]
     fn a_model_type_alone_is_the_model_of_its_class() {
         type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize, bool, &'static [u32]);
-        let cases: [(&str, Sizes); 24] = [
+        let cases: [(&str, Sizes); 25] = [
             ("bert", (30522, 768, 12, 12, 12, 64, 3072, 512, true, &[])),
             // Positions begin after padding's.
             ("camembert", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
             ("distilbert", (30522, 768, 6, 12, 12, 64, 3072, 512, true, &[])),
             // As wide as its embeddings, which those of the class are not.
             ("electra", (30522, 256, 12, 4, 4, 64, 1024, 512, true, &[])),
+            ("gemma2", (256_000, 2304, 26, 8, 4, 256, 9216, 8192, true, &[1])),
             ("gemma3_text", (262_208, 2304, 26, 8, 4, 256, 9216, 131_072, true, &[1])),
             ("gpt2", (50257, 768, 12, 12, 12, 64, 3072, 1024, true, &[50256])),
             // Heads of 96, of which 24 turn.

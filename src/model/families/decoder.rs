@@ -186,7 +186,7 @@ pub(super) fn model(
         embedding_norm: None,
         layers,
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")?, bias: false },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")?, bias: false, cap: None },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,

@@ -55,7 +55,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         ..decoder::layer(attention, norm, width)
     };
     let spec = decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)?;
-    Ok(ModelSpec { head: Head::LanguageModel { tied: spec.tied_head(), bias: true }, ..spec })
+    Ok(ModelSpec { head: Head::LanguageModel { tied: spec.tied_head(), bias: true, cap: None }, ..spec })
 }
 
 fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {

@@ -14,7 +14,7 @@ use super::{Batch, Observer, Output, Unobserved};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{Activation, AttentionSpec, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
 use burn::tensor::DataError;
-use slm_fused::activation::{activate, tanh};
+use slm_fused::activation::{activate, cap, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
 use slm_fused::linear::{Linear, linear};
 use slm_fused::node::{Value, apart, joined, recomputed, tensor};
@@ -89,7 +89,7 @@ pub fn run_fused_apart(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch) 
         let own: Vec<i32> = ((sequence * rows) as i32..((sequence + 1) * rows) as i32).collect();
         let mut last = forward.head_rows(last.clone(), batch, &own, &mut Unobserved);
         if let Some(id) = spec.last_linear() {
-            last = forward.linear(&last, &[id], None, &mut Unobserved);
+            last = forward.last_linear(&last, id, &mut Unobserved);
         }
         let data = match last.dims().len() {
             3 => last.into_tensor::<3>().into_data(),
@@ -236,6 +236,15 @@ impl<'a> FusedForward<'a> {
         }
     }
 
+    /// The output of the head's last linear, capped where logits are.
+    pub(super) fn last_linear(&self, input: &Value, id: LinearId, observer: &mut dyn Observer) -> Value {
+        let output = self.linear(input, &[id], None, observer);
+        match self.spec.logit_cap() {
+            Some(of_logits) => cap(&output, of_logits as f32),
+            None => output,
+        }
+    }
+
     /// The last product; `None` where the output is the hidden states.
     pub(crate) fn head(&self) -> Option<Linear> {
         self.spec.last_linear().map(|id| self.linear_of(id))
@@ -249,7 +258,7 @@ impl<'a> FusedForward<'a> {
         let all: Vec<i32> = (0..(sequences * rows) as i32).collect();
         let mut last = self.head_rows(states.last, batch, &all, observer);
         if let Some(id) = self.spec.last_linear() {
-            last = self.linear(&last, &[id], None, observer);
+            last = self.last_linear(&last, id, observer);
         }
         let width = last.width();
         let logits = if last.dims().len() == 3 {
@@ -282,7 +291,9 @@ impl<'a> FusedForward<'a> {
 
     pub(super) fn linear_of(&self, id: LinearId) -> Linear {
         let bias = self.spec.has_bias(id).then(|| self.weights.vector(ParameterId::bias(id)).clone());
-        Linear { matrix: self.weights.matrix(id).clone(), bias }
+        let last = self.spec.last_linear() == Some(id);
+        let cap = self.spec.logit_cap().filter(|_| last).map(|cap| cap as f32);
+        Linear { matrix: self.weights.matrix(id).clone(), bias, cap }
     }
 
     pub(super) fn linear(

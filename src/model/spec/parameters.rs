@@ -71,6 +71,14 @@ impl ModelSpec {
         }
     }
 
+    /// Largest magnitude of the logits, where they are capped.
+    pub fn logit_cap(&self) -> Option<f64> {
+        match self.head {
+            Head::LanguageModel { cap, .. } => cap,
+            _ => None,
+        }
+    }
+
     /// Whether the output is one row of labels.
     pub fn is_classifier(&self) -> bool {
         matches!(self.head, Head::Classifier { .. })

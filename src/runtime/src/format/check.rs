@@ -128,7 +128,7 @@ impl<'a> ArtifactView<'a> {
         let may_exit = output == Output::Classifier && kind == ModelKind::Encoder && spec.final_norm == 0;
         require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
-        later(spec.reserved == 0 && spec.reserved_end == [0; 42], "reserved")?;
+        later(spec.reserved == 0 && spec.reserved_end == [0; 38], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -153,6 +153,8 @@ impl<'a> ArtifactView<'a> {
         let whole = kind == ModelKind::Encoder || spec.pooling().is_none_or(|pooling| pooling == Pooling::Last);
         require(whole, "pooling")?;
         require(spec.normalize == 0 || spec.pooling != 0, "normalize")?;
+        let capped = output == Output::LanguageModel && (1e-3..=1e6).contains(&spec.logit_cap);
+        require(spec.logit_cap.to_bits() == 0 || capped, "logit_cap")?;
         let layers = &content[ModelRecord::BYTES..];
         if layers.len() != spec.layers as usize * LayerRecord::BYTES {
             return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));
@@ -344,7 +346,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
     later(LayerCacheFormat::from_number(layer.cache_format).is_some(), "cache_format")?;
     later(layer.exit_head <= 1, "exit_head")?;
     later(layer.stack == 0, "stack")?;
-    later(layer.reserved_end == [0; 21], "reserved")?;
+    later(layer.reserved_end == [0; 17], "reserved")?;
     require(size(layer.ffn_width), "ffn_width")?;
     require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")?;
     match Block::from_number(layer.block) {
@@ -368,6 +370,8 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(!format.has_nibble_values() || layer.head_dim.is_multiple_of(2), "cache_format")?;
             let scale = layer.score_scale;
             require(scale.is_finite() && scale > 0.0 && scale < 1e30, "score_scale")?;
+            let cap = layer.score_cap;
+            require(cap.to_bits() == 0 || (1.0..1e30).contains(&cap), "score_cap")?;
             require(layer.taps == 0, "taps")
         }
         Some(Block::Conv) => {
@@ -377,6 +381,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(layer.cache_format == LayerCacheFormat::OfHeader as u8, "cache_format")?;
             let of_attention = [layer.heads, layer.key_value_heads, layer.head_dim, layer.window];
             require(of_attention == [0; 4] && layer.score_scale.to_bits() == 0, "heads")?;
+            require(layer.score_cap.to_bits() == 0, "score_cap")?;
             require([layer.rotary, layer.key_map, layer.query_key_norm] == [0; 3], "key_map")
         }
         None => require(false, "block"),

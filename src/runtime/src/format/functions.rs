@@ -46,6 +46,11 @@ impl<'a> ArtifactView<'a> {
                 return Err(FormatError::Layer(index, "activation"));
             }
         }
+        let capped = |index: u32| self.layer(index as usize).score_cap.to_bits() != 0;
+        let caps = self.spec.logit_cap.to_bits() != 0 || (0..self.spec.layers).any(capped);
+        if caps && self.curve(CurveId::Silu).is_none() {
+            return Err(fault("the curve of the caps is missing"));
+        }
         let head = CurveId::from_number(self.spec.head_activation);
         let pooler = self.spec.has_pooler().then_some(CurveId::Silu);
         match head.or(pooler).map(|id| self.curve(id)) {

@@ -87,7 +87,9 @@ record! {
         /// 1 where the pooled row is scaled to length one.
         normalize: u8,
         /// Zero.
-        reserved_end: [u8; 42],
+        reserved_end: [u8; 38],
+        /// Largest magnitude c of next-token logits z, which become c · tanh(z / c); 0 where they are as they are.
+        logit_cap: f32,
     }
 }
 
@@ -133,7 +135,10 @@ record! {
         /// 0: the layer is in the only stack. A later version has several.
         stack: u8,
         /// Zero.
-        reserved_end: [u8; 21],
+        reserved_end: [u8; 17],
+        /// Largest magnitude c of scores s, in the unit of `score_scale`, which become c · tanh(s / c); 0 where they are as
+        /// they are.
+        score_cap: f32,
     }
 }
 

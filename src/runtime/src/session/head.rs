@@ -2,6 +2,7 @@
 
 use super::linear::{Destination, Failure, Finish, Input, Product, Stop};
 use super::{Session, SessionError, range};
+use crate::attention::Cap;
 use crate::format::spec::{CurveId, NormKind, Output, Pooling};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
@@ -126,7 +127,16 @@ impl Session<'_, '_> {
             #[cfg(feature = "streaming")]
             sources: self.sources(self.record(TensorKey::global(role, TensorPart::Weight)), &parts),
         };
-        self.linear(input, &[head], count, Finish::None).map_err(failed)
+        self.linear(input, &[head], count, Finish::None).map_err(failed)?;
+        if spec.logit_cap.to_bits() != 0 {
+            let cap = Cap::new(spec.logit_cap, self.curve(CurveId::Silu as u8)?);
+            // Logits that were not computed are -inf and stay it.
+            let all = &mut self.buffers.output[..count * spec.output_width as usize];
+            for logit in all.iter_mut().filter(|logit| **logit > f32::NEG_INFINITY) {
+                *logit = cap.of(*logit);
+            }
+        }
+        Ok(())
     }
 
     /// Pools the final states of residual rows `0..count` into `output`, row after row: the first, their mean, the largest
