@@ -164,10 +164,10 @@ pub fn attribute(
     if options.matrices && tokens.len() > MOST_MAPPED {
         return Err(AttributeError::TooLongToMap { tokens: tokens.len() });
     }
-    // A classifier chooses by the state of the first position.
-    let from = if classifier { 0 } else { prompt.len() - 1 };
+    // A classifier chooses by the state of the first position, one that is a decoder by that of the last.
+    let from = if classifier && !view.spec().is_decoder() { 0 } else { prompt.len() - 1 };
     let observed = observe(&view, &tokens, &|position| {
-        options.matrices || if classifier { position == 0 } else { position >= from }
+        options.matrices || if classifier { position == from } else { position >= from }
     })?;
     let positions: Vec<usize> =
         (0..tokens.len()).filter(|&position| position >= prompt.len() || !is_special(position)).collect();

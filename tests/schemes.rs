@@ -5,7 +5,7 @@
 use crate::reference::artifact_for;
 use crate::support::{golden_folders, name};
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::format::header::{MINOR_DRAFTS, MINOR_FAMILIES};
+use slm_runtime::format::header::{MINOR_DRAFTS, MINOR_FAMILIES, MINOR_HEADS};
 use slm_runtime::format::spec::CurveId;
 use slm_runtime::kernels::available;
 use slm_runtime::layout::Layout;
@@ -76,10 +76,17 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
             let view = ArtifactView::open(&bytes).expect("it is sound");
             let ring = (0..view.spec().layers as usize).any(|layer| view.layer(layer).cache_format != 0);
             let of_families = (0..view.spec().layers as usize).map(|layer| view.layer(layer)).any(|layer| {
-                layer.activation == CurveId::Relu as u8 || layer.norm_placement > 3 || layer.query_key_norm > 1
+                layer.activation == CurveId::Relu as u8
+                    || (4..6).contains(&layer.norm_placement)
+                    || layer.query_key_norm > 1
             });
+            let of_heads = (0..view.spec().layers as usize)
+                .map(|layer| view.layer(layer))
+                .any(|layer| layer.norm_placement == 6 || layer.score_cap != 0.0);
+            let labels = view.spec().is_decoder() && view.spec().output == 4;
+            let of_heads = of_heads || labels || view.spec().logit_cap != 0.0;
             let of_families = of_families || (view.spec().output == 4 && view.spec().head_activation != 0);
-            let further = [(ring, MINOR_DRAFTS), (of_families, MINOR_FAMILIES)];
+            let further = [(ring, MINOR_DRAFTS), (of_families, MINOR_FAMILIES), (of_heads, MINOR_HEADS)];
             let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);
             let expected = further.fold(def.storage.def().minor, u16::max);
             assert_eq!(minor, expected, "{about}");

@@ -2,7 +2,7 @@
 //! files travel with the model, the longest text bounds what is read, and files that contradict are refused.
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{json as json_line, refused, run, stderr};
+use crate::support::{golden, json as json_line, refused, run, stderr};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -129,6 +129,35 @@ fn a_decoder_makes_sentence_vectors_of_the_last_token() {
     // The mean would hold states of words that the first ones have not seen.
     pools(&directory.join("q"), &["mean"], true);
     refused(directory, "inspect q", "modules.json: `pooling_mode` is `mean`; qwen3 supports lasttoken");
+}
+
+/// Gemma 3 as an encoder: positions that see both ways, pooled by their mean; what sentence-transformers may put after it is
+/// refused.
+#[test]
+fn an_encoder_of_gemma_pools_the_mean() {
+    let workplace = workplace();
+    let directory = workplace.path();
+    fixture::write(&directory.join("letters"), Family::TiedLlama, Size::SMALL);
+    fs::create_dir_all(directory.join("g")).expect("a directory");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden("gemma3-embedding-padded").join(file), directory.join("g").join(file)).expect("copied");
+    }
+    fs::copy(directory.join("letters/tokenizer.json"), directory.join("g/tokenizer.json")).expect("copied");
+    pools(&directory.join("g"), &["mean"], true);
+    let inspected = json_line(directory, "inspect g");
+    assert_eq!((&inspected["kind"], &inspected["output"]), (&json!("encoder"), &json!("hidden states")));
+    artifact(directory, "g", "g");
+    json_line(directory, "verify g.slm");
+    let report = json_line(directory, "eval g.slm --data t.txt --reference g");
+    assert_eq!((&report["pooling"], &report["normalized"]), (&json!("mean"), &json!(true)));
+    assert!(report["cosine_mean"].as_f64().expect("a number") > 0.99, "{report}");
+    refused(directory, "generate g.slm --prompt fox", "");
+    refused(directory, "export g-w8 --format gguf -o g.gguf", "");
+    let file = directory.join("g/modules.json");
+    let mut modules: Value = serde_json::from_slice(&fs::read(&file).expect("reads")).expect("JSON");
+    modules[2]["type"] = json!("sentence_transformers.models.Dense");
+    write(&directory.join("g"), "modules.json", &modules);
+    refused(directory, "inspect g", "`[2].type` is `Dense`");
 }
 
 /// Mixes are measured as artifacts, by the states of all tokens, whatever becomes of them in the end.

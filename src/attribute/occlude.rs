@@ -14,6 +14,7 @@ use crate::machine::kernels::kernels_for;
 use crate::progress::Progress;
 use rayon::prelude::*;
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::spec::Output;
 use slm_runtime::session::{Session, SessionError};
 
 /// Choices of one sequence.
@@ -63,7 +64,8 @@ pub(super) fn occlude(
     token: u32,
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<f64>>, AttributeError> {
-    let decoder = view.spec().is_decoder();
+    // A classifier reads its text from the beginning each time.
+    let decoder = view.spec().is_decoder() && view.spec().output != Output::Classifier as u8;
     let kernels = kernels_for(view.layout());
     progress.begin("occluding", positions.len() as u64, "tokens");
     let part = |positions: &[usize]| -> Result<Vec<Vec<f64>>, SessionError> {

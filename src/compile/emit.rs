@@ -6,8 +6,8 @@ use crate::model::size::StoredTensor;
 use crate::text::vocabulary::vocabulary_section;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_DRAFTS, MINOR_EXITS, MINOR_FAMILIES, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING, SECTION_TABLE_OFFSET,
-    SectionKind, SectionRecord,
+    MINOR_DRAFTS, MINOR_EXITS, MINOR_FAMILIES, MINOR_HEADS, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING,
+    SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
@@ -186,6 +186,14 @@ fn of_later_families(lowered: &Lowered) -> bool {
     pooled || of_head == relu || lowered.layers.iter().any(of_layer)
 }
 
+/// Whether a model has what needs [`MINOR_HEADS`].
+fn of_twelve(lowered: &Lowered) -> bool {
+    let labels = lowered.model.is_decoder() && lowered.model.output == Output::Classifier as u8;
+    let of_layer =
+        |layer: &LayerRecord| layer.norm_placement == NormPlacement::Common as u8 || layer.score_cap.to_bits() != 0;
+    labels || lowered.model.logit_cap.to_bits() != 0 || lowered.layers.iter().any(of_layer)
+}
+
 /// The lowest minor version of the format that knows all that a file holds.
 fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u16 {
     let of_tensor = |tensor: &StoredTensor| {
@@ -196,6 +204,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
         (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
         (of_later_families(lowered), MINOR_FAMILIES),
+        (of_twelve(lowered), MINOR_HEADS),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Residency), MINOR_STREAMING),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Exits), MINOR_EXITS),
         (!extras.asked.is_empty() || lowered.layers.iter().any(|layer| layer.cache_format != 0), MINOR_DRAFTS),

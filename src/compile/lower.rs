@@ -79,6 +79,7 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             NormPlacement::Around => format::NormPlacement::Around,
             NormPlacement::Beside => format::NormPlacement::Beside,
             NormPlacement::Added => format::NormPlacement::Added,
+            NormPlacement::Common => format::NormPlacement::Common,
         } as u8,
         ffn: if layer.ffn.gated { FfnKind::Gated } else { FfnKind::Plain } as u8,
         activation: curve_id(layer.ffn.activation) as u8,
@@ -101,6 +102,7 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             head_dim: attention.head_dim as u32,
             window: attention.window.unwrap_or(0) as u32,
             score_scale: (LOG2E_Q15 * attention.score_scale) as f32,
+            score_cap: (LOG2E_Q15 * attention.score_cap.unwrap_or(0.0)) as f32,
             ..common
         },
         Mixer::Conv(conv) => LayerRecord { taps: conv.taps as u32, ..common },
@@ -122,6 +124,12 @@ fn curve_of(function: Function) -> u8 {
         Function::Activation(activation) => curve_id(activation) as u8,
         Function::Tanh => CurveId::Silu as u8,
     }
+}
+
+/// Whether scores or logits are capped, by the tanh of SiLU's curve.
+fn model_caps(spec: &ModelSpec) -> bool {
+    let of_layer = |layer: &LayerSpec| layer.attention().is_some_and(|attention| attention.score_cap.is_some());
+    spec.logit_cap().is_some() || spec.layers.iter().any(of_layer)
 }
 
 /// Number of a rotary table, from 1.
@@ -189,8 +197,8 @@ pub fn lower(
         Head::MaskedLanguageModel { activation, norm, .. } => {
             (Output::MaskedLanguageModel, curve_id(*activation) as u8, Some(*norm))
         }
-        Head::Classifier { function: Function::Tanh, .. } => (Output::Classifier, 0, None),
-        Head::Classifier { function: Function::Activation(activation), .. } => {
+        Head::Classifier { function: None | Some(Function::Tanh), .. } => (Output::Classifier, 0, None),
+        Head::Classifier { function: Some(Function::Activation(activation)), .. } => {
             (Output::Classifier, curve_id(*activation) as u8, None)
         }
     };
@@ -214,6 +222,8 @@ pub fn lower(
         layer.cache_format = LayerCacheFormat::with(ring, nibbles) as u8;
     }
     let curves: BTreeSet<u8> = graph.inputs().filter_map(|input| input.function).map(curve_of).collect();
+    let capped = model_caps(spec).then_some(CurveId::Silu as u8);
+    let curves: BTreeSet<u8> = curves.into_iter().chain(capped).collect();
     let mut functions = Vec::new();
     functions.extend((tables.len() as u32).to_le_bytes());
     functions.extend((curves.len() as u32).to_le_bytes());
@@ -255,7 +265,8 @@ pub fn lower(
         embedding_scale: spec.embedding_scale,
         pooling: spec.embedding.map_or(0, |embedding| pooling(embedding.pooling) as u8),
         normalize: u8::from(spec.embedding.is_some_and(|embedding| embedding.normalize)),
-        reserved_end: [0; 42],
+        reserved_end: [0; 38],
+        logit_cap: spec.logit_cap().unwrap_or(0.0) as f32,
     };
     let plan = Plan::new(&model, layers.iter().copied()).ok_or(LowerError::Plan { context })?;
     (model.arena_bytes, model.cache_bytes) = (plan.arena_bytes, plan.cache_bytes);

@@ -3,8 +3,10 @@
 
 use super::Content;
 use crate::report::grouped;
+use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chat_frame::FramePart;
 use slm_runtime::format::header::SectionKind;
+use slm_runtime::format::spec::Output;
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::session::Session;
 use slm_runtime::tokenizer::Tokenizer;
@@ -36,9 +38,14 @@ fn encode_bytes(tokenizer: &Tokenizer<'_>) -> (usize, usize) {
     (each, rest.max(1).next_multiple_of(ALIGNMENT))
 }
 
+/// Whether it continues texts: the decoders whose output is labels or a vector read them as encoders do.
+pub(super) fn continues(view: &ArtifactView<'_>) -> bool {
+    view.spec().is_decoder() && view.spec().output == Output::LanguageModel as u8
+}
+
 /// Whether the main asks through the artifact's chat frame.
 pub(super) fn asks(content: &Content<'_>) -> bool {
-    content.view.chat_frame().is_some() && Tokenizer::of(content.view).is_some() && content.view.spec().is_decoder()
+    content.view.chat_frame().is_some() && Tokenizer::of(content.view).is_some() && continues(content.view)
 }
 
 /// What the main reads unless a person says otherwise.
@@ -101,7 +108,7 @@ pub(super) fn memory(content: &Content<'_>) -> String {
     let mut define = |name: &str, value: u64, what: &str| {
         let _ = write!(text, "\n/* {what} */\n#define {name} {value}\n");
     };
-    define("MODEL_IS_DECODER", u64::from(spec.is_decoder()), "1: it continues texts; 0: it reads them.");
+    define("MODEL_IS_DECODER", u64::from(continues(content.view)), "1: it continues texts; 0: it reads them.");
     let output = if spec.pooling().is_some() { EMBEDDING } else { u64::from(spec.output) };
     define("MODEL_OUTPUT", output, "`output` of slm_facts.");
     define("MODEL_VOCABULARY", u64::from(spec.vocabulary), "Tokens.");

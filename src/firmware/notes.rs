@@ -29,7 +29,7 @@ pub(super) fn notes(
         features => needed.join(", "),
         further => runtime::further(needed)?.join(", "),
         prompt => headers::prompt(content),
-        decoder => content.view.spec().is_decoder(),
+        decoder => headers::continues(content.view),
         asks => headers::asks(content),
         version => env!("CARGO_PKG_VERSION"),
     };

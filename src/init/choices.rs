@@ -213,7 +213,7 @@ impl Facts<'_> {
 
     /// A token table that is only looked up: one row a token, so its bits cost neither time nor energy.
     fn looked_up(&self, priority: Priority, row: &SchemeEstimate, choices: &mut Choices) {
-        let untied = matches!(self.spec.head, Head::LanguageModel { tied: false });
+        let untied = matches!(self.spec.head, Head::LanguageModel { tied: false, .. });
         let extra = (self.spec.vocabulary * self.spec.hidden) as u64 / 2;
         let holds = self.target.flash_bytes.is_none_or(|flash| row.flash_bytes + extra <= flash);
         if !matches!(priority, Priority::Latency | Priority::Power)

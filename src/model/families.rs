@@ -10,6 +10,7 @@ mod electra;
 mod encoder;
 mod exits;
 mod fewer_layers;
+mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
@@ -23,6 +24,7 @@ mod mobilellm;
 mod narrower;
 mod olmo2;
 mod opt;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -32,7 +34,7 @@ mod smollm3;
 mod stablelm;
 mod starcoder2;
 
-pub use classifier::with_classifier;
+pub use classifier::{has_classifier, with_classifier};
 pub use exits::{ExitsError, check_places, with_exits};
 pub use fewer_layers::with_layers;
 pub use head_order::HeadOrder;
@@ -79,11 +81,12 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 23] = [
+pub const FAMILIES: [Family; 25] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
     electra::FAMILY,
+    gemma2::FAMILY,
     gemma3::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
@@ -95,6 +98,7 @@ pub const FAMILIES: [Family; 23] = [
     mobilellm::FAMILY,
     olmo2::FAMILY,
     opt::FAMILY,
+    phi::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,

@@ -25,7 +25,7 @@ pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
 use super::spec::{Activation, Function, Head, ModelSpec, Norm, NormKind, Positions};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
 pub trait Observer {
@@ -136,19 +136,33 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// Logits of finished hidden states; shapes as in [`Output::logits`].
+    /// Logits of finished hidden states without padding; shapes as in [`Output::logits`].
     pub fn head(&self, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
-        let last = self.before_last(head_input(self.spec, hidden), observer);
+        self.head_of(head_input(self.spec, hidden, None), observer)
+    }
+
+    /// Logits of what the head reads.
+    fn head_of(&self, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        let last = self.before_last(input, observer);
         match self.spec.last_linear() {
-            Some(id) => self.linear(id, last, observer),
+            Some(id) => self.last_linear(id, last, observer),
             None => last,
+        }
+    }
+
+    /// The head's last linear, capped where logits are.
+    fn last_linear(&self, id: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        let output = self.linear(id, input, observer);
+        match self.spec.logit_cap() {
+            Some(cap) => (output / cap).tanh() * cap,
+            None => output,
         }
     }
 
     /// From the input of the head's first linear to that of its last.
     fn before_last(&self, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } => input,
+            Head::Hidden | Head::LanguageModel { .. } | Head::Classifier { function: None, .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(LinearId::global(Role::MlmTransform), input, observer);
                 self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
@@ -161,7 +175,7 @@ impl<'a> Forward<'a> {
     fn pooled(&self, pooler: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let pooled = self.linear(pooler, input, observer);
         match &self.spec.head {
-            Head::Classifier { function: Function::Activation(activation), .. } => activate(pooled, *activation),
+            Head::Classifier { function: Some(Function::Activation(activation)), .. } => activate(pooled, *activation),
             _ => pooled.tanh(),
         }
     }
@@ -169,7 +183,7 @@ impl<'a> Forward<'a> {
     /// Logits of the exit head after `layers` layers, whose output is `hidden`: (batch, 1, labels).
     pub fn exit(&self, layers: usize, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let [pooler, classifier] = ModelSpec::exit_linears(layers);
-        let pooled = self.pooled(pooler, head_input(self.spec, hidden), observer);
+        let pooled = self.pooled(pooler, head_input(self.spec, hidden, None), observer);
         self.linear(classifier, pooled, observer)
     }
 
@@ -188,7 +202,7 @@ impl<'a> Forward<'a> {
         if self.keep_hidden_states {
             hidden_states.push(hidden.clone());
         }
-        Output { hidden_states, logits: self.head(hidden, observer) }
+        Output { hidden_states, logits: self.head_of(head_input(self.spec, hidden, Some(batch)), observer) }
     }
 
     /// input · weightᵀ + bias over the last dimension.
@@ -223,10 +237,17 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// What the head reads of finished hidden states, (batch, length, hidden): a classifier its first position.
-fn head_input(spec: &ModelSpec, hidden: Tensor<3>) -> Tensor<3> {
-    match spec.head {
-        Head::Classifier { .. } => hidden.narrow(1, 0, 1),
+/// What the head reads of finished hidden states, (batch, length, hidden): a classifier the position of
+/// [`Batch::labelled`], which is the last where no batch says what is padding.
+fn head_input(spec: &ModelSpec, hidden: Tensor<3>, batch: Option<&Batch>) -> Tensor<3> {
+    let [count, length, width] = hidden.dims();
+    match (&spec.head, batch.filter(|batch| spec.causal && batch.mask().is_some())) {
+        (Head::Classifier { .. }, Some(batch)) => {
+            let rows: Vec<i32> = (0..count).map(|sequence| batch.labelled(spec, sequence) as i32).collect();
+            let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &hidden.device());
+            hidden.reshape([count * length, width]).select(0, rows).reshape([count, 1, width])
+        }
+        (Head::Classifier { .. }, None) => hidden.narrow(1, if spec.causal { length - 1 } else { 0 }, 1),
         _ => hidden,
     }
 }

@@ -7,7 +7,9 @@
 //! ```
 
 use super::id::{LinearId, NormSite, Role};
-use super::spec::{AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, Positions};
+use super::spec::{
+    AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, NormPlacement, Positions,
+};
 
 /// A matrix that is multiplied with an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Linear {
 /// The origin of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The hidden states themselves, which the residual sum reads too.
+    /// The hidden states themselves, which the residual sum reads too, or a norm that another input is as well.
     Residual,
     /// A norm with weights of its own, which nothing else reads.
     Norm {
@@ -176,7 +178,8 @@ fn last(id: LinearId, rows: usize) -> Linear {
 
 fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
     let hidden = spec.hidden;
-    let normed = |site| match layer.norm_placement.is_before() {
+    let own = layer.norm_placement.is_before() && layer.norm_placement != NormPlacement::Common;
+    let normed = |site| match own {
         true => Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind },
         false => Origin::Residual,
     };
@@ -199,7 +202,7 @@ fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
 
 /// Inputs of the exit head after layer `n`: a classifier's head once more, on the layer's own output.
 fn exit_inputs(spec: &ModelSpec, n: usize) -> Vec<Input> {
-    let Head::Classifier { function, labels } = &spec.head else { return Vec::new() };
+    let Head::Classifier { function: Some(function), labels } = &spec.head else { return Vec::new() };
     let one = |role, rows, origin| Input::new(vec![linear(LinearId::layer(n, role), rows)], spec.hidden, origin);
     let last = one(Role::ExitClassifier, labels.len(), Origin::Function).after(*function);
     vec![one(Role::ExitPooler, spec.hidden, Origin::Residual), last]
@@ -244,13 +247,14 @@ fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
     };
     match &spec.head {
         Head::Hidden => Vec::new(),
-        Head::LanguageModel { tied } => vec![language(*tied, finished)],
+        Head::LanguageModel { tied, .. } => vec![language(*tied, finished)],
         Head::MaskedLanguageModel { activation, norm, tied } => {
             let origin = Origin::Norm { layer: None, site: NormSite::MlmTransform, kind: norm.kind };
             let last = language(*tied, origin).after(Function::Activation(*activation));
             vec![one(Role::MlmTransform, hidden, finished), last]
         }
-        Head::Classifier { function, labels } => {
+        Head::Classifier { function: None, labels } => vec![one(Role::Classifier, labels.len(), finished)],
+        Head::Classifier { function: Some(function), labels } => {
             let last = one(Role::Classifier, labels.len(), Origin::Function).after(*function);
             vec![one(Role::Pooler, hidden, finished), last]
         }

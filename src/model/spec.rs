@@ -4,6 +4,8 @@
 mod parameters;
 mod rotary;
 
+use super::id::NormSite;
+
 pub use parameters::ParameterShape;
 pub use rotary::{Divisors, Llama3Scaling, RotaryScaling, RotarySpec, YarnScaling};
 
@@ -49,12 +51,24 @@ pub enum NormPlacement {
     Beside,
     /// x + norm(f(x))
     Added,
+    /// x + attention(n) + network(n), n = norm(x)
+    Common,
 }
 
 impl NormPlacement {
     /// Whether a norm stands before each part.
     pub fn is_before(self) -> bool {
-        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside)
+        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether attention and network read the same hidden states, and what both add is summed.
+    pub fn is_side_by_side(self) -> bool {
+        matches!(self, NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// The norm that the network's input has, where one stands before each part.
+    pub fn of_network(self) -> NormSite {
+        if self == NormPlacement::Common { NormSite::Attention } else { NormSite::Ffn }
     }
 
     /// Whether what a part adds is normed.
@@ -114,6 +128,8 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Factor on q·k, usually 1/√head_dim.
     pub score_scale: f64,
+    /// Largest magnitude c of scores s, which become c · tanh(s / c).
+    pub score_cap: Option<f64>,
     /// Whether q, k and v have biases.
     pub input_bias: bool,
     /// Whether the output projection has one.
@@ -134,6 +150,7 @@ impl AttentionSpec {
             key_value_heads: heads,
             head_dim,
             score_scale: 1.0 / (head_dim as f64).sqrt(),
+            score_cap: None,
             input_bias: true,
             output_bias: true,
             query_key_norm: None,
@@ -216,6 +233,10 @@ pub enum Head {
     LanguageModel {
         /// Whether the token table is the head's weight.
         tied: bool,
+        /// Whether there is a bias.
+        bias: bool,
+        /// Largest magnitude c of logits z, which become c · tanh(z / c).
+        cap: Option<f64>,
     },
     /// Masked-token logits: dense, activation, norm, token table (tied) or its own matrix, bias.
     MaskedLanguageModel {
@@ -226,10 +247,11 @@ pub enum Head {
         /// Whether the token table is the head's weight.
         tied: bool,
     },
-    /// A dense layer with a function over the first token, its pooler, then a classifier.
+    /// A classifier: over a pooler of the first token, a dense layer with a function, or, without one, over the last token,
+    /// which alone has seen the others where [`ModelSpec::causal`] holds.
     Classifier {
-        /// The function of the pooler.
-        function: Function,
+        /// The function of the pooler; `None` without one.
+        function: Option<Function>,
         /// Names by id.
         labels: Vec<String>,
     },

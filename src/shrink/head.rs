@@ -27,8 +27,8 @@ impl At<'_, '_> {
         }
         match self.walk().cut.spec.head {
             Head::Hidden => Ok(()),
-            Head::LanguageModel { tied: true } => self.tied(),
-            Head::LanguageModel { tied: false } => {
+            Head::LanguageModel { tied: true, .. } => self.tied(),
+            Head::LanguageModel { tied: false, .. } => {
                 let [teacher, student] = self.finished()?;
                 self.language(&teacher, &student)
             }
@@ -40,6 +40,10 @@ impl At<'_, '_> {
                     self.fit_channels(None, NormSite::MlmTransform, &teacher, &student)?;
                 }
                 if tied { Ok(()) } else { self.language(&teacher, &student) }
+            }
+            Head::Classifier { function: None, .. } => {
+                let [teacher, student] = self.finished()?;
+                self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
             }
             Head::Classifier { .. } => {
                 let [teacher, student] = self.finished()?;

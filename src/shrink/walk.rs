@@ -234,7 +234,7 @@ impl At<'_, '_> {
         }
         let layer = self.of.cut.spec.layers[place];
         match layer.norm_placement {
-            NormPlacement::Pre | NormPlacement::Beside => {}
+            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common => {}
             // The teacher is layers further: there is nothing to compare with.
             _ if skipped => {}
             NormPlacement::Post => {
@@ -252,7 +252,8 @@ impl At<'_, '_> {
                 self.step(place, step, before.clone())?;
             }
         }
-        if step == Step::MixOutput && layer.norm_placement.is_before() {
+        let of_network = layer.norm_placement != NormPlacement::Common;
+        if step == Step::MixOutput && layer.norm_placement.is_before() && of_network {
             self.scale_gain(Some(place), NormSite::Ffn, layer.norm)?;
             self.step(place, step, before)?;
         }

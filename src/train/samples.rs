@@ -2,6 +2,7 @@
 
 use super::data::Samples;
 use crate::model::companions::Companions;
+use crate::model::families::has_classifier;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::progress::Progress;
 use crate::text::chat_template::ChatTemplate;
@@ -261,7 +262,8 @@ pub fn read(
     }
 }
 
-/// Whether a model can be trained for a task; a bare encoder is given a classifier where the task needs one.
+/// Whether a model can be trained for a task; a bare encoder, or a decoder in place of its head, is given a classifier where
+/// the task needs one.
 ///
 /// # Errors
 /// [`SamplesError::Task`].
@@ -270,6 +272,7 @@ pub fn check_task(task: TrainTask, spec: &ModelSpec) -> Result<(), SamplesError>
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder)
         | (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _)
         | (TrainTask::Classify, Head::Classifier { .. } | Head::Hidden, _) => Ok(()),
+        (TrainTask::Classify, Head::LanguageModel { .. }, _) if has_classifier(spec.family) => Ok(()),
         _ => Err(unsuited(task, spec)),
     }
 }

@@ -91,7 +91,8 @@ pub fn layers_of(teacher: &Model, layers: &[usize]) -> Result<Model, StartError>
     Ok(with_values(spec, description, values)?)
 }
 
-/// A bare encoder with a classifier for the labels of the data, sorted; pooler and classifier start at random.
+/// A bare encoder, or a decoder without its head, with a classifier for the labels of the data, sorted; pooler and
+/// classifier start at random.
 pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, StartError> {
     let mut labels = BTreeSet::new();
     for file in &data.files {
@@ -102,8 +103,10 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
     let description = with_config(model, families::with_classifier(&model.config, &labels)?);
     let spec = description.spec()?;
     let mut values = initialise(&spec, seed);
-    for id in model.parameters.keys() {
-        values.insert(*id, model.values_f32(*id)?);
+    // A language model's head is not a classifier's.
+    let kept: Vec<ParameterId> = model.parameters.keys().copied().filter(|id| values.contains_key(id)).collect();
+    for id in kept {
+        values.insert(id, model.values_f32(id)?);
     }
     Ok(with_values(spec, description, values)?)
 }
@@ -136,7 +139,7 @@ fn of_last_head(id: ParameterId) -> ParameterId {
 
 /// Whether a model lacks the head that classification needs.
 pub fn lacks_classifier(model: &Model) -> bool {
-    matches!(model.spec.head, Head::Hidden)
+    matches!(model.spec.head, Head::Hidden | Head::LanguageModel { .. })
 }
 
 /// Most positions of the model at a path, from its configuration alone.

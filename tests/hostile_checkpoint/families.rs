@@ -29,7 +29,7 @@ fn spec(dir: &Path) -> ModelSpec {
 #[test]
 fn configurations_outside_the_closed_lists_are_refused_by_key() {
     let gemma = "gemma3-text";
-    let cases: [(&str, &str, Value, &str); 93] = [
+    let cases: [(&str, &str, Value, &str); 113] = [
         ("mistral", "architectures", json!(["MistralModel"]), "mistral supports MistralForCausalLM"),
         ("mistral", "hidden_act", json!("gelu"), "`hidden_act` is `gelu`; mistral supports silu"),
         ("mistral", "sliding_window", json!(0), "`sliding_window` is 0"),
@@ -215,6 +215,41 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("gpt-neox-parallel", "hidden_act", json!("relu"), "gpt_neox supports gelu, gelu_new, gelu_pytorch_tanh"),
         ("gpt-neox-parallel", "attention_bias", json!(false), "attention.dense.bias"),
         ("gpt-neox-parallel", "rotary_pct", json!(0.5), "what rope_parameters.partial_rotary_factor says"),
+        (
+            "llama-classifier-padded",
+            "architectures",
+            json!(["LlamaForTokenClassification"]),
+            "llama supports LlamaForCausalLM, LlamaForSequenceClassification",
+        ),
+        (
+            "llama-classifier-padded",
+            "id2label",
+            json!({"0": "a", "1": "b"}),
+            "`score.weight` has shape [7, 40], expected [2, 40]",
+        ),
+        ("llama-classifier-padded", "slmc_exits", json!({"layers": [1]}), "labels by the state of the last token"),
+        ("gpt2-classifier", "architectures", json!(["GPT2LMHeadModel"]), "tensor `score.weight`"),
+        ("qwen3-classifier", "architectures", json!(["Qwen3Model"]), "tensor `score.weight`"),
+        ("gemma2", "attn_logit_softcapping", json!(0), "`attn_logit_softcapping` is 0"),
+        ("gemma2", "final_logit_softcapping", json!(1e9), "expected a number from 1e-3 to 1e6, or null"),
+        ("gemma2", "use_bidirectional_attention", json!(true), "`use_bidirectional_attention` is `true`"),
+        ("gemma2", "layer_types", json!(["full_attention"]), "a list of 2 names"),
+        ("gemma3-text", "attn_logit_softcapping", json!(50.0), "`attn_logit_softcapping` is `50.0`"),
+        ("gemma2", "hidden_activation", json!("gelu"), "gemma2 supports gelu_pytorch_tanh"),
+        (
+            "gemma3-embedding-padded",
+            "use_bidirectional_attention",
+            json!(false),
+            "Gemma3TextModel where use_bidirectional_attention is true",
+        ),
+        ("gemma3-embedding-padded", "architectures", json!(["Gemma3ForCausalLM"]), "true with Gemma3TextModel"),
+        ("gemma3-embedding-padded", "architectures", json!(["Gemma3Model"]), "gemma3_text supports Gemma3ForCausalLM"),
+        ("gemma3-embedding-padded", "sliding_window", json!(0), "`sliding_window` is 0"),
+        ("phi", "qk_layernorm", json!(true), "`qk_layernorm` is `true`"),
+        ("phi", "hidden_act", json!("relu"), "phi supports gelu_new, gelu_pytorch_tanh, gelu"),
+        ("phi", "partial_rotary_factor", json!(0.5), "what rope_parameters.partial_rotary_factor says"),
+        ("phi", "architectures", json!(["PhiForSequenceClassification"]), "phi supports PhiForCausalLM"),
+        ("phi", "tie_word_embeddings", json!(true), "lm_head.weight"),
         ("olmo2", "architectures", json!(["Olmo3ForCausalLM"]), "olmo2 supports Olmo2ForCausalLM"),
         ("olmo2", "sliding_window", json!(16), "`sliding_window` is `16`"),
         (
@@ -360,6 +395,11 @@ fn contexts_that_would_need_another_model_are_named() {
         });
         assert!(said, "{name}: {notes:?}");
     }
+    // Of an encoder that sees both ways the positions that all others see.
+    let narrow = copy("gemma3-embedding-padded", |config| config["sliding_window"] = json!(100));
+    let outline = open_outline(narrow.path()).unwrap();
+    assert_eq!(outline.spec.context, 51);
+    assert!(outline.notes.iter().any(|note| note.to_string().contains("beyond the 51 positions of `sliding_window`")));
     // All of it is one model where the two contexts are the same.
     let whole = copy("phi3-longrope-partial", |config| {
         config["original_max_position_embeddings"] = json!(256);
@@ -374,6 +414,7 @@ fn heads_that_turn_in_part_and_factors_come_back_as_they_were_stored() {
         "stablelm-partial-rotary",
         "phi3-longrope-partial",
         "gpt-neox-parallel",
+        "phi",
         "roberta-classifier",
         "opt",
         "granite-multipliers",

@@ -5,7 +5,7 @@
 use super::DetailError;
 use crate::artifact::host::SessionMemory;
 use slm_runtime::format::artifact::{ArtifactView, Matrix};
-use slm_runtime::format::spec::{Block, LayerCacheFormat, NormPlacement};
+use slm_runtime::format::spec::{Block, LayerCacheFormat, NormPlacement, Output};
 use slm_runtime::format::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRole};
 use slm_runtime::kernels::columns::Columns;
 use slm_runtime::kernels::{Activations, Factors, Kernels, Rows, Sums, Width};
@@ -237,6 +237,9 @@ fn refuse(view: &ArtifactView<'_>) -> Result<(), DetailError> {
     }
     if view.spec().pooling().is_some() {
         return Err(DetailError::Unmeasured { what: "a model that pools its states" });
+    }
+    if view.spec().output != Output::LanguageModel as u8 {
+        return Err(DetailError::Unmeasured { what: "a model whose output is not logits of tokens" });
     }
     for index in 0..view.spec().layers as usize {
         let layer = view.layer(index);

@@ -101,7 +101,9 @@ pub(super) fn decided(config: &Config, has: &dyn Fn(&str) -> bool) -> Result<(Co
 fn by_class(config: &Config) -> Option<&'static Family> {
     const TABLE: &[Family] = &FAMILIES;
     let named = config.value("architectures")?.as_array()?.first().and_then(Value::as_str)?;
-    TABLE.iter().find(|family| family.heads.iter().any(|(_, class)| *class == named))
+    TABLE
+        .iter()
+        .find(|family| family.heads.iter().any(|(_, class)| *class == named) || family.classifier == Some(named))
 }
 
 fn by_tensors(config: &Config, has: &dyn Fn(&str) -> bool) -> Option<&'static Family> {

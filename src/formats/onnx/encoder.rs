@@ -85,10 +85,12 @@ impl Composer<'_> {
                 let first = self.graph.integer(0);
                 let along = vec![AttributeProto::int("axis", 1)];
                 let first = self.graph.node("Gather", "head.first", &[hidden, &first], along);
+                // Those without a pooler are refused before.
                 let pooled = self.linear(LinearId::global(Role::Pooler), &first)?;
                 let pooled = match function {
-                    Function::Tanh => self.graph.node("Tanh", "head.pooled", &[&pooled], Vec::new()),
-                    Function::Activation(activation) => self.activate(*activation, &pooled, "head.pooled"),
+                    None => pooled,
+                    Some(Function::Tanh) => self.graph.node("Tanh", "head.pooled", &[&pooled], Vec::new()),
+                    Some(Function::Activation(activation)) => self.activate(*activation, &pooled, "head.pooled"),
                 };
                 self.linear_as(LinearId::global(Role::Classifier), &pooled, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, Dimension::Fixed(labels.len())]);

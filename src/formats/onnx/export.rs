@@ -146,6 +146,14 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         let why = "its graphs have norms of single heads; export the model as safetensors, or compile it";
         return not_said(format!("the norms of queries and keys of {}", spec.family), why);
     }
+    if matches!(spec.head, Head::Classifier { function: None, .. }) {
+        let why = "its classifiers read a pooler of the first token; export the model as safetensors, or compile it";
+        return not_said(format!("the classifier of this {}", spec.family), why);
+    }
+    if spec.logit_cap().is_some() || attention().any(|of| of.score_cap.is_some()) {
+        let why = "its graphs have neither; export the model as safetensors, or compile it";
+        return not_said(format!("the caps on scores and logits of {}", spec.family), why);
+    }
     let decoder = spec.kind == ModelKind::Decoder;
     if decoder && !matches!(spec.head, Head::LanguageModel { .. }) {
         let why = "its decoders give logits of the next token; export the model as safetensors, or compile it";

@@ -20,8 +20,9 @@ impl Composer<'_> {
         let output = self.linear(LinearId::layer(layer, Role::Output), &mixed)?;
         let sites = [NormSite::Attention, NormSite::AttentionOutput];
         let residual = self.onto_residual(layer, &spec, [hidden, &output], sites, "attn.residual")?;
-        let beside = spec.norm_placement == NormPlacement::Beside;
-        let input = self.before(layer, &spec, NormSite::Ffn, if beside { hidden } else { &residual })?;
+        let beside = spec.norm_placement.is_side_by_side();
+        let input =
+            self.before(layer, &spec, spec.norm_placement.of_network(), if beside { hidden } else { &residual })?;
         let hidden = residual;
         let inner = self.widen(layer, &spec, &input)?;
         let output = self.linear(LinearId::layer(layer, Role::Down), &inner)?;
@@ -53,7 +54,7 @@ impl Composer<'_> {
     ) -> Result<String, ModelFormatError> {
         let (name, number) = (format!("layers.{layer}.{name}"), Some(layer as u16));
         match spec.norm_placement {
-            NormPlacement::Pre | NormPlacement::Beside => Ok(self.sum(&name, hidden, output)),
+            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common => Ok(self.sum(&name, hidden, output)),
             NormPlacement::Post => {
                 let sum = self.sum(&name, hidden, output);
                 self.norm(spec.norm, number, of_sum, &sum)

@@ -1,6 +1,7 @@
 //! The element-wise functions of feed-forward networks, y = act(x), or gated y = act(gate) · up with gate and up side by
 //! side in one row: SiLU x·σ(x), GELU x·Φ(x), its tanh form, which is x·σ(2u) with u = √(2/π) (x + 0.044715 x³), and ReLU.
-//! The slopes are computed again in the backward pass and not kept. And tanh, for the pooler of classifiers.
+//! The slopes are computed again in the backward pass and not kept. And tanh, for the pooler of classifiers, and the cap of
+//! scores and logits, c · tanh(x / c), whose slope is 1 − (y / c)² of what it gives.
 
 use crate::node::{Value, record, recycle, slice, tensor};
 use burn_flex::FlexTensor;
@@ -131,6 +132,40 @@ pub fn tanh(input: &Value) -> Value {
     let kept = result.clone();
     record([input], result, move |gradient, [_]| {
         let dx = slice(&gradient).iter().zip(slice(&kept)).map(|(dy, y)| dy * (1.0 - y * y)).collect();
+        [Some(tensor(dx, gradient.layout().shape().as_ref()))]
+    })
+}
+
+/// x = c · tanh(x / c), in place.
+#[inline(always)]
+pub(crate) fn cap_all(values: &mut [f32], cap: f32) {
+    let twice = 2.0 / cap;
+    for value in values {
+        *value = cap * (2.0 * sigmoid(twice * *value) - 1.0);
+    }
+}
+
+/// 1 − (y / c)² of what [`cap_all`] gave.
+#[inline(always)]
+pub(crate) fn cap_slope(capped: f32, cap: f32) -> f32 {
+    let share = capped / cap;
+    1.0 - share * share
+}
+
+/// c · tanh(x / c), of logits.
+pub fn cap(input: &Value, cap: f32) -> Value {
+    let mut y = take(slice(&input.tensor()).len());
+    y.copy_from_slice(slice(&input.tensor()));
+    y.par_chunks_mut(BLOCK * LANES).for_each(|y| {
+        vectorised(
+            #[inline(always)]
+            || cap_all(y, cap),
+        );
+    });
+    let result = tensor(y, &input.dims());
+    let kept = result.clone();
+    record([input], result, move |gradient, [_]| {
+        let dx = slice(&gradient).iter().zip(slice(&kept)).map(|(dy, y)| dy * cap_slope(*y, cap)).collect();
         [Some(tensor(dx, gradient.layout().shape().as_ref()))]
     })
 }

@@ -5,13 +5,14 @@
 //! D = Σ do ∘ o        dv = Pᵀ · do        dS = P ∘ (do · vᵀ − D)        dq = scale · dS · k        dk = scale · dSᵀ · q
 //! ```
 //!
-//! and dq, dk turned back. One task has one key head of one sequence, with every query head that shares it, so nothing is
+//! and dq, dk turned back. Where scores are capped, s becomes c · tanh(s / c), and dS is times 1 − (s / c)². One task has one key head of one sequence, with every query head that shares it, so nothing is
 //! summed by two threads. It goes through blocks of queries: a block's scores over the keys that any of its queries sees
 //! stay in the second cache, and are neither kept nor made for all positions at once. Of each query its largest score and
 //! the inverse of its sum are kept; the backward pass makes P again from them.
 
 pub mod cached;
 
+use crate::activation::{cap_all, cap_slope};
 use crate::node::{Value, record, recycle, slice, tensor};
 use rayon::prelude::*;
 use slm_numerics::lanes::{dot, exp, largest, sum, vectorised};
@@ -37,6 +38,8 @@ pub struct Shape {
     pub width: usize,
     /// Factor on q · k.
     pub scale: f32,
+    /// Largest magnitude of scores s, which become c · tanh(s / c).
+    pub cap: Option<f32>,
     /// Whether a position sees only itself and those before it.
     pub causal: bool,
     /// How many of them, itself included.
@@ -254,6 +257,9 @@ fn forward(shape: &Shape, x: &[f32], task: usize) -> (Scratch, Vec<[f32; 2]>) {
             let left = Left::Rows(Matrix::new(&queries[first * width..][..count * width], width));
             let panels = by_key.from_column(seen.start, seen.len());
             multiply_packed(Output::over(scores, seen.len()), left, panels, tiles);
+            if let Some(cap) = shape.cap {
+                cap_all(scores, cap);
+            }
             for (row, scores) in scores.chunks_exact_mut(seen.len()).enumerate() {
                 task.over_seen(
                     first + row,
@@ -345,10 +351,15 @@ fn backward(shape: &Shape, given: Given<'_>, statistics: &[[f32; 2]], task: usiz
             let panels = by_key.from_column(seen.start, seen.len());
             let left = Left::Rows(Matrix::new(own_queries, width));
             multiply_packed(Output::over(weights, seen.len()), left, panels, tiles);
+            if let Some(cap) = shape.cap {
+                cap_all(weights, cap);
+            }
             let panels = by_value.from_column(seen.start, seen.len());
             multiply_packed(Output::over(d_scores, seen.len()), Left::Rows(Matrix::new(d_out, width)), panels, tiles);
             for (row, weights) in weights.chunks_exact_mut(seen.len()).enumerate() {
                 let [most, inverse] = statistics[head * length + first + row];
+                let slopes: Option<Vec<f32>> =
+                    shape.cap.map(|cap| weights.iter().map(|score| cap_slope(*score, cap)).collect());
                 task.over_seen(
                     first + row,
                     seen.start,
@@ -364,6 +375,9 @@ fn backward(shape: &Shape, given: Given<'_>, statistics: &[[f32; 2]], task: usiz
                 let own = dot(o, &d_out[row * width..][..width]);
                 let d_scores = &mut d_scores[row * seen.len()..][..seen.len()];
                 d_scores.iter_mut().zip(&*weights).for_each(|(d, weight)| *d = weight * (*d - own));
+                for (d, slope) in d_scores.iter_mut().zip(slopes.iter().flatten()) {
+                    *d *= slope;
+                }
             }
             let (by_weight, by_score) = (Matrix::new(weights, seen.len()), Matrix::new(d_scores, seen.len()));
             let d_out = Panels::new(

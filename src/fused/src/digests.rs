@@ -94,6 +94,7 @@ fn attention_of(causal: bool, window: Option<usize>, padded: bool) -> String {
             key_value_heads,
             width,
             scale: 0.2,
+            cap: None,
             causal,
             window,
             rotary: causal.then(|| Arc::new([table(libm::cos), table(libm::sin)])),
@@ -107,11 +108,12 @@ fn losses_of(weighting: Weighting, teachers: usize, shared: Option<usize>) -> St
     let tokens = DIMS[0] * DIMS[1];
     let (vocabulary, width, other_width) = (601, 40, 24);
     digest(width, |input, trained| {
-        let head = Linear { matrix: trained.weight(vocabulary * width), bias: Some(trained.weight(vocabulary)) };
+        let head =
+            Linear { matrix: trained.weight(vocabulary * width), bias: Some(trained.weight(vocabulary)), cap: None };
         let frozen = |stream, count| Weight::frozen(tensor(random(stream, count), &[count]));
         let teacher = |stream| TeacherRows {
             rows: tensor(random(stream, tokens * other_width), &[tokens, other_width]),
-            head: Linear { matrix: frozen(stream + 1, (vocabulary + 7) * other_width), bias: None },
+            head: Linear { matrix: frozen(stream + 1, (vocabulary + 7) * other_width), bias: None, cap: None },
             weight: 1.0 / teachers as f64,
         };
         let answers = if teachers == 0 {
@@ -173,6 +175,7 @@ fn operations_have_the_recorded_bits() {
                 let mut of = |count: usize, bias: bool| Linear {
                     matrix: trained.weight(count * 70),
                     bias: bias.then(|| trained.weight(count)),
+                    cap: None,
                 };
                 let linears = vec![of(90, true), of(33, false)];
                 let residual = Value::Plain(tensor(random(4, sequences * length * 123), &[sequences, length, 123]));

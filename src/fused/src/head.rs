@@ -169,7 +169,11 @@ pub fn losses(
             weighting,
             rows: count,
         };
+        let slopes = if recorded { chunk.scores.slopes(head.cap) } else { None };
         let found = chunk.weigh();
+        if let Some(slopes) = slopes {
+            chunk.scores.values.par_iter_mut().zip(slopes).for_each(|(slope, of_cap)| *slope *= of_cap);
+        }
         sums.add(&found, 1.0);
         if recorded {
             let scores = Matrix::new(&chunk.scores.values[..vocabulary * stride], stride).columns(0, many);

@@ -28,6 +28,9 @@ pub struct Linear {
     pub matrix: Weight,
     /// (out)
     pub bias: Option<Weight>,
+    /// Largest magnitude c of what a head gives, which losses take as c · tanh(z / c); [`linear`] leaves that to
+    /// [`crate::activation::cap`].
+    pub cap: Option<f32>,
 }
 
 impl Linear {
@@ -201,6 +204,7 @@ mod tests {
             let one = |(stream, count): (u64, &usize)| Linear {
                 matrix: weight(stream, count * inputs),
                 bias: bias.then(|| weight(stream + 10, *count)),
+                cap: None,
             };
             (1..).zip(&outputs).map(one).collect()
         };

@@ -60,7 +60,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         Some(MASKED | "BertForPreTraining") => {
             Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? }
         }
-        Some(CLASSIFIER) => Head::Classifier { function: Function::Tanh, labels: labels(config)? },
+        Some(CLASSIFIER) => Head::Classifier { function: Some(Function::Tanh), labels: labels(config)? },
         _ => {
             let supported = "BertModel, BertForMaskedLM, BertForSequenceClassification";
             return Err(config.unsupported("architectures", NAME, supported));

@@ -91,13 +91,14 @@ mod tests {
     #[test]
     fn a_model_type_alone_is_the_model_of_its_class() {
         type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize, bool, &'static [u32]);
-        let cases: [(&str, Sizes); 23] = [
+        let cases: [(&str, Sizes); 25] = [
             ("bert", (30522, 768, 12, 12, 12, 64, 3072, 512, true, &[])),
             // Positions begin after padding's.
             ("camembert", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
             ("distilbert", (30522, 768, 6, 12, 12, 64, 3072, 512, true, &[])),
             // As wide as its embeddings, which those of the class are not.
             ("electra", (30522, 256, 12, 4, 4, 64, 1024, 512, true, &[])),
+            ("gemma2", (256_000, 2304, 26, 8, 4, 256, 9216, 8192, true, &[1])),
             ("gemma3_text", (262_208, 2304, 26, 8, 4, 256, 9216, 131_072, true, &[1])),
             ("gpt2", (50257, 768, 12, 12, 12, 64, 3072, 1024, true, &[50256])),
             // Heads of 96, of which 24 turn.
@@ -112,6 +113,8 @@ mod tests {
             ("mobilellm", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),
             ("olmo2", (50304, 4096, 32, 32, 32, 128, 11008, 2048, false, &[50279])),
             ("opt", (50272, 768, 12, 12, 12, 64, 3072, 2048, true, &[2])),
+            // Heads of 64, of which 32 turn.
+            ("phi", (51200, 2048, 24, 32, 32, 64, 8192, 2048, false, &[2])),
             ("phi3", (32064, 3072, 32, 32, 32, 96, 8192, 4096, false, &[32000])),
             ("qwen2", (151_936, 4096, 32, 32, 32, 128, 22016, 32768, false, &[])),
             ("qwen3", (151_936, 4096, 32, 32, 32, 128, 22016, 32768, false, &[])),
@@ -141,7 +144,7 @@ mod tests {
             let layer = &spec.layers[0];
             let attention = layer.attention().expect("attention");
             let tied = match spec.head {
-                Head::LanguageModel { tied } | Head::MaskedLanguageModel { tied, .. } => tied,
+                Head::LanguageModel { tied, .. } | Head::MaskedLanguageModel { tied, .. } => tied,
                 _ => panic!("{name} has no head"),
             };
             let (heads, key_heads) = (attention.heads, attention.key_value_heads);

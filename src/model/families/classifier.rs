@@ -39,6 +39,11 @@ pub(super) fn labels(config: &Config) -> Result<Vec<String>, ConfigError> {
     Ok(labels.into_values().collect())
 }
 
+/// Whether slmc has the family's classifier.
+pub fn has_classifier(family: &str) -> bool {
+    FAMILIES.iter().any(|known| known.model_type == family && known.classifier.is_some())
+}
+
 /// The configuration with a classifier for `labels`, whose ids are their order.
 ///
 /// # Errors

@@ -2,10 +2,11 @@
 //! have in common: the keys of their configurations, and the tensor names that began with Llama's.
 
 use super::class_defaults::ClassDefault;
+use super::classifier::labels;
 use super::fewer_layers::{alike, counted};
 use super::narrower::WidthKeys;
 use super::rotary::context;
-use super::{Family, HeadOrder, TensorName, head_width, layer_count, refuse_unless};
+use super::{Family, HeadOrder, TensorName, architecture, as_encoder, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
 use crate::model::spec::{
@@ -43,6 +44,43 @@ pub(super) const fn family(
         widths: WIDTHS,
         classifier: None,
         heads,
+    }
+}
+
+/// The class of a decoder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// The causal language model, which an absent `architectures` stands for.
+    Language,
+    /// The sequence classifier over the last token.
+    Classifier,
+}
+
+/// Which of a family's two classes `architectures` names.
+pub(super) fn class(
+    config: &Config,
+    family: &'static str,
+    language: &str,
+    classifier: &str,
+) -> Result<Class, ConfigError> {
+    match architecture(config)? {
+        None => Ok(Class::Language),
+        Some(name) if name == language => Ok(Class::Language),
+        Some(name) if name == classifier => Ok(Class::Classifier),
+        Some(_) => Err(config.unsupported("architectures", family, &format!("{language}, {classifier}"))),
+    }
+}
+
+impl Class {
+    /// The model of this class. A classifier's rows are those of a decoder's layers, read as an encoder's are.
+    pub(super) fn of(self, config: &Config, spec: ModelSpec) -> Result<ModelSpec, ConfigError> {
+        match self {
+            Class::Language => Ok(spec),
+            Class::Classifier => {
+                let head = Head::Classifier { function: None, labels: labels(config)? };
+                Ok(ModelSpec { head, ..as_encoder(spec) })
+            }
+        }
     }
 }
 
@@ -148,7 +186,7 @@ pub(super) fn model(
         embedding_norm: None,
         layers,
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")?, bias: false, cap: None },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
@@ -253,6 +291,9 @@ fn names(id: ParameterId) -> Option<TensorName> {
         }
         ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, part) => {
             return Some(TensorName::bare(&format!("lm_head.{}", part.name())));
+        }
+        ParameterId::Linear(LinearId { layer: None, role: Role::Classifier }, part) => {
+            return Some(TensorName::bare(&format!("score.{}", part.name())));
         }
         ParameterId::Norm(Some(layer), site, part) => {
             let norm = match site {

@@ -65,7 +65,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         Some(BARE) => Head::Hidden,
         Some(MASKED) => Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? },
         Some(CLASSIFIER) => {
-            Head::Classifier { function: Function::Activation(Activation::Relu), labels: labels(config)? }
+            Head::Classifier { function: Some(Function::Activation(Activation::Relu)), labels: labels(config)? }
         }
         _ => {
             let supported = "DistilBertModel, DistilBertForMaskedLM, DistilBertForSequenceClassification";

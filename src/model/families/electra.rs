@@ -70,7 +70,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
             Head::MaskedLanguageModel { activation: Activation::Gelu, norm, tied }
         }
         Some(CLASSIFIER) => {
-            Head::Classifier { function: Function::Activation(Activation::Gelu), labels: labels(config)? }
+            Head::Classifier { function: Some(Function::Activation(Activation::Gelu)), labels: labels(config)? }
         }
         _ => {
             let supported = "ElectraModel, ElectraForMaskedLM, ElectraForSequenceClassification";

@@ -55,7 +55,8 @@ impl ModelSpec {
     /// [`ExitsError`].
     pub fn check_exits(&self, exits: &[usize]) -> Result<(), ExitsError> {
         let output = match &self.head {
-            Head::Classifier { .. } => None,
+            Head::Classifier { function: Some(_), .. } => None,
+            Head::Classifier { function: None, .. } => Some("labels by the state of the last token"),
             Head::Hidden => Some("hidden states"),
             Head::LanguageModel { .. } => Some("logits of the next token"),
             Head::MaskedLanguageModel { .. } => Some("logits of masked tokens"),

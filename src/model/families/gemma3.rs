@@ -1,11 +1,13 @@
 //! Gemma 3 (text): embeddings scaled by √hidden, norms whose weights count from one, four of them a layer and two more on
-//! queries and keys, and sliding-window layers with rotary frequencies of their own between full ones.
+//! queries and keys, and sliding-window layers with rotary frequencies of their own between full ones. Bare
+//! (`Gemma3TextModel`) with `use_bidirectional_attention` it is the encoder of EmbeddingGemma, whose positions see each other up to
+//! half of `sliding_window` to either side: read up to the positions at which all still do.
 
 use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
 use super::rotary::{scaled, settings};
-use super::{Family, TensorName, layer_count, refuse_unless, require_architecture};
+use super::{Family, TensorName, architecture, as_encoder, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{NormSite, ParameterId};
 use crate::model::spec::{
@@ -13,10 +15,14 @@ use crate::model::spec::{
 };
 use serde_json::json;
 
-const NAME: &str = "gemma3_text";
+pub(super) const NAME: &str = "gemma3_text";
 const ARCHITECTURE: &str = "Gemma3ForCausalLM";
-const FULL: &str = "full_attention";
-const SLIDING: &str = "sliding_attention";
+const BARE: &str = "Gemma3TextModel";
+const BOTH_WAYS: &str = "use_bidirectional_attention";
+/// A kind of layer.
+pub(super) const FULL: &str = "full_attention";
+/// The other.
+pub(super) const SLIDING: &str = "sliding_attention";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 16] = [
@@ -56,10 +62,10 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, ARCHITECTURE)?;
+    let encoder = is_encoder(config)?;
     decoder::require_activation(config, NAME, "hidden_activation", "gelu_pytorch_tanh")?;
     decoder::refuse_foreign(config, NAME)?;
-    refuse_unless(config, NAME, &[("use_bidirectional_attention", json!(false)), ("mlp_bias", json!(false))])?;
+    refuse_unless(config, NAME, &[("mlp_bias", json!(false))])?;
     let (full, sliding) = rotary(config)?;
     let bias = config.flag("attention_bias")?;
     let attention = decoder::attention(config, full)?;
@@ -73,7 +79,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     };
     let norm = Norm { kind: NormKind::RmsOnePlus, ..decoder::rms_norm(config, "rms_norm_eps")? };
     let width = config.size("intermediate_size")?;
-    let window = decoder::window(config)?;
+    // Of an encoder every position that is read is in the window.
+    let window = if encoder { None } else { decoder::window(config)? };
     let layer = |slides: bool| {
         let attention = if slides { AttentionSpec { rotary: Some(sliding), window, ..attention } } else { attention };
         LayerSpec {
@@ -85,7 +92,36 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let layers = sliding_layers(config)?.into_iter().map(layer).collect();
     let spec = decoder::model(config, NAME, layers, norm)?;
     let embedding_scale = (spec.hidden as f64).sqrt() as f32;
-    Ok(ModelSpec { embedding_scale: rounded(config, embedding_scale)?, ..spec })
+    let spec = ModelSpec { embedding_scale: rounded(config, NAME, embedding_scale)?, ..spec };
+    Ok(if encoder { ModelSpec { causal: false, ..as_encoder(spec) } } else { spec })
+}
+
+/// Whether it is the bare encoder, which sees both ways; a decoder does not.
+fn is_encoder(config: &Config) -> Result<bool, ConfigError> {
+    let both_ways = config.flag_or(BOTH_WAYS, false)?;
+    match architecture(config)? {
+        None | Some(ARCHITECTURE) if both_ways => Err(config.unsupported(BOTH_WAYS, NAME, "true with Gemma3TextModel")),
+        None | Some(ARCHITECTURE) => Ok(false),
+        Some(BARE) if both_ways => Ok(true),
+        Some(BARE) => {
+            Err(config.unsupported("architectures", NAME, "Gemma3TextModel where use_bidirectional_attention is true"))
+        }
+        Some(_) => Err(config.unsupported("architectures", NAME, "Gemma3ForCausalLM, Gemma3TextModel")),
+    }
+}
+
+/// Positions at which all of an encoder's still see each other, where they are fewer than it has: half of the window to either
+/// side, and the own one.
+pub(super) fn seen_by_all(config: &Config) -> Result<Option<usize>, ConfigError> {
+    if !config.flag_or(BOTH_WAYS, false)? {
+        return Ok(None);
+    }
+    let of_class = DEFAULTS.iter().find_map(|(key, default)| match default {
+        ClassDefault::Count(count) if *key == "sliding_window" => Some(*count as usize),
+        _ => None,
+    });
+    let window = config.optional_size("sliding_window")?.or(of_class);
+    Ok(window.map(|window| window / 2 + 1))
 }
 
 /// Which layers slide: by `layer_types`, or all but every n-th.
@@ -100,11 +136,14 @@ fn sliding_layers(config: &Config) -> Result<Vec<bool>, ConfigError> {
     Ok((1..=layer_count(config, "num_hidden_layers")?).map(|number| !number.is_multiple_of(pattern)).collect())
 }
 
-/// With fewer layers, which of them slide is said by `layer_types`: no pattern does. A pattern that a list replaces goes.
 fn with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
+    with_listed_layers(config, kept, &sliding_layers(config)?)
+}
+
+/// With fewer layers, which of them slide is said by `layer_types`: no pattern does. A pattern that a list replaces goes.
+pub(super) fn with_listed_layers(config: &Config, kept: &[usize], sliding: &[bool]) -> Result<Config, ConfigError> {
     let mut map = counted(config, "num_hidden_layers", kept);
     if config.value("layer_types").is_none() {
-        let sliding = sliding_layers(config)?;
         let kind = |layer: &usize| sliding.get(*layer).map(|slides| if *slides { SLIDING } else { FULL });
         map.insert("layer_types".to_owned(), json!(kept.iter().filter_map(kind).collect::<Vec<_>>()));
         map.remove("sliding_window_pattern");
@@ -147,17 +186,17 @@ fn whole_heads(section: &Config) -> Result<(), ConfigError> {
 }
 
 /// The factor on embeddings in the type that the configuration says the model computes in, as transformers rounds it.
-fn rounded(config: &Config, factor: f32) -> Result<f32, ConfigError> {
+pub(super) fn rounded(config: &Config, family: &'static str, factor: f32) -> Result<f32, ConfigError> {
     let key = if config.value("dtype").is_some() { "dtype" } else { "torch_dtype" };
     match config.optional_text(key)? {
         None | Some("float32") => Ok(factor),
         Some("float16") => Ok(half::f16::from_f32(factor).to_f32()),
         Some("bfloat16") => Ok(half::bf16::from_f32(factor).to_f32()),
-        Some(_) => Err(config.unsupported(key, NAME, "float32, float16, bfloat16")),
+        Some(_) => Err(config.unsupported(key, family, "float32, float16, bfloat16")),
     }
 }
 
-fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+pub(super) fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let ParameterId::Norm(Some(layer), site, part) = id else { return decoder::source(spec, id) };
     let norm = match site {
         NormSite::AttentionOutput => "post_attention_layernorm",

@@ -2,9 +2,10 @@
 //! matrices as (in, out), and queries, keys and values as one.
 
 use super::class_defaults::ClassDefault;
+use super::decoder;
 use super::fewer_layers::alike;
 use super::narrower::WidthKeys;
-use super::{Family, TensorName, gelu, head_width, layer_count, refuse_unless, require_architecture};
+use super::{Family, TensorName, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 const NAME: &str = "gpt2";
 const ARCHITECTURE: &str = "GPT2LMHeadModel";
+const CLASSIFIER: &str = "GPT2ForSequenceClassification";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 9] = [
@@ -43,16 +45,16 @@ pub(super) const FAMILY: Family = Family {
     spec,
     source,
     ignored,
-    copies: super::decoder::copies,
+    copies: decoder::copies,
     layer_count: "n_layer",
     with_layers: alike,
     widths: WidthKeys::shared("n_head", "n_inner", "n_embd"),
-    classifier: None,
+    classifier: Some(CLASSIFIER),
     heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, ARCHITECTURE)?;
+    let class = decoder::class(config, NAME, ARCHITECTURE, CLASSIFIER)?;
     refuse_unless(
         config,
         NAME,
@@ -81,7 +83,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         norm_placement: NormPlacement::Pre,
     };
     let vocabulary = config.size("vocab_size")?;
-    Ok(ModelSpec {
+    let spec = ModelSpec {
         family: NAME,
         kind: ModelKind::Decoder,
         causal: true,
@@ -94,14 +96,15 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         embedding_norm: None,
         layers: vec![layer; layer_count(config, "n_layer")?],
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")?, bias: false, cap: None },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
         exits: Vec::new(),
         stored: Stored::ALIKE,
-    })
+    };
+    class.of(config, spec)
 }
 
 fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
@@ -126,7 +129,7 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
         ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
             Role::TokenEmbedding => prefixed("wte", part),
             Role::PositionEmbedding => prefixed("wpe", part),
-            Role::LmHead => TensorName::bare(&format!("lm_head.{}", part.name())),
+            Role::LmHead | Role::Classifier => return decoder::source(spec, id),
             _ => return None,
         },
         ParameterId::Norm(Some(layer), NormSite::Attention, part) => prefixed(&format!("h.{layer}.ln_1"), part),

@@ -3,13 +3,14 @@
 use super::class_defaults::ClassDefault;
 use super::decoder;
 use super::rotary::rotary;
-use super::{Family, layer_count, refuse_unless, require_architecture};
+use super::{Family, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::spec::{AttentionSpec, FfnSpec, LayerSpec, ModelSpec};
 use serde_json::json;
 
 const NAME: &str = "llama";
 const ARCHITECTURE: &str = "LlamaForCausalLM";
+const CLASSIFIER: &str = "LlamaForSequenceClassification";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 12] = [
@@ -27,10 +28,11 @@ const DEFAULTS: [(&str, ClassDefault); 12] = [
     ("tie_word_embeddings", ClassDefault::Flag(false)),
 ];
 
-pub(super) const FAMILY: Family = decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec);
+pub(super) const FAMILY: Family =
+    Family { classifier: Some(CLASSIFIER), ..decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec) };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, ARCHITECTURE)?;
+    let class = decoder::class(config, NAME, ARCHITECTURE, CLASSIFIER)?;
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     let full_attention = json!(vec!["full_attention"; config.size("num_hidden_layers").unwrap_or(0).min(1 << 16)]);
@@ -45,5 +47,5 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
     let layer = LayerSpec { ffn: FfnSpec { bias: config.flag("mlp_bias")?, ..layer.ffn }, ..layer };
-    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
+    class.of(config, decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)?)
 }

@@ -4,13 +4,14 @@
 use super::class_defaults::ClassDefault;
 use super::decoder;
 use super::rotary::rotary;
-use super::{Family, layer_count, refuse_unless, require_architecture};
+use super::{Family, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::spec::{AttentionSpec, ModelSpec};
 use serde_json::{Value, json};
 
 const NAME: &str = "mistral";
 const ARCHITECTURE: &str = "MistralForCausalLM";
+const CLASSIFIER: &str = "MistralForSequenceClassification";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 12] = [
@@ -28,10 +29,11 @@ const DEFAULTS: [(&str, ClassDefault); 12] = [
     ("tie_word_embeddings", ClassDefault::Flag(false)),
 ];
 
-pub(super) const FAMILY: Family = decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec);
+pub(super) const FAMILY: Family =
+    Family { classifier: Some(CLASSIFIER), ..decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec) };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, ARCHITECTURE)?;
+    let class = decoder::class(config, NAME, ARCHITECTURE, CLASSIFIER)?;
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     let own = [("layer_types", Value::Null), ("attention_bias", json!(false)), ("mlp_bias", json!(false))];
@@ -40,5 +42,5 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let attention = AttentionSpec { window: decoder::window(config)?, ..attention };
     let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
-    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
+    class.of(config, decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)?)
 }

@@ -47,5 +47,5 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
     let spec = decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)?;
     let tied = config.flag("share_embedding")? || config.flag("tie_word_embeddings")?;
-    Ok(ModelSpec { head: Head::LanguageModel { tied }, ..spec })
+    Ok(ModelSpec { head: Head::LanguageModel { tied, bias: false, cap: None }, ..spec })
 }

@@ -92,7 +92,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         embedding_norm: None,
         layers: vec![layer; layer_count(config, "num_hidden_layers")?],
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")?, bias: false, cap: None },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,

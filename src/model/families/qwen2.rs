@@ -4,13 +4,14 @@
 use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored, source};
 use super::rotary::rotary;
-use super::{Family, refuse_unless, require_architecture};
+use super::{Family, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::spec::{AttentionSpec, ModelSpec};
 use serde_json::json;
 
 const NAME: &str = "qwen2";
 const ARCHITECTURE: &str = "Qwen2ForCausalLM";
+const CLASSIFIER: &str = "Qwen2ForSequenceClassification";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 13] = [
@@ -42,12 +43,12 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers: decoder::qwen_with_layers,
     widths: decoder::WIDTHS,
-    classifier: None,
+    classifier: Some(CLASSIFIER),
     heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, ARCHITECTURE)?;
+    let class = decoder::class(config, NAME, ARCHITECTURE, CLASSIFIER)?;
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     refuse_unless(config, NAME, &[("use_mrope", json!(false)), ("mlp_bias", json!(false))])?;
@@ -57,5 +58,5 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let width = config.size("intermediate_size")?;
     let windows = decoder::qwen_windows(config, NAME)?.into_iter();
     let layers = windows.map(|window| decoder::layer(AttentionSpec { window, ..attention }, norm, width));
-    decoder::model(config, NAME, layers.collect(), norm)
+    class.of(config, decoder::model(config, NAME, layers.collect(), norm)?)
 }

@@ -3,7 +3,7 @@
 //! hidden state is the vector of a text.
 
 use super::class_defaults::ClassDefault;
-use super::decoder::{self, copies, source};
+use super::decoder::{self, Class, copies, source};
 use super::rotary::rotary;
 use super::{Family, architecture, as_encoder, refuse_unless};
 use crate::disk::{Config, ConfigError};
@@ -13,6 +13,7 @@ use serde_json::json;
 pub(super) const NAME: &str = "qwen3";
 const ARCHITECTURE: &str = "Qwen3ForCausalLM";
 const BARE: &str = "Qwen3Model";
+const CLASSIFIER: &str = "Qwen3ForSequenceClassification";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 15] = [
@@ -46,15 +47,19 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers: decoder::qwen_with_layers,
     widths: decoder::WIDTHS,
-    classifier: None,
+    classifier: Some(CLASSIFIER),
     heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    let bare = match architecture(config)? {
-        None | Some(ARCHITECTURE) => false,
-        Some(BARE) => true,
-        Some(_) => return Err(config.unsupported("architectures", NAME, "Qwen3ForCausalLM, Qwen3Model")),
+    let class = match architecture(config)? {
+        None | Some(ARCHITECTURE) => Some(Class::Language),
+        Some(CLASSIFIER) => Some(Class::Classifier),
+        Some(BARE) => None,
+        Some(_) => {
+            let supported = "Qwen3ForCausalLM, Qwen3Model, Qwen3ForSequenceClassification";
+            return Err(config.unsupported("architectures", NAME, supported));
+        }
     };
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
@@ -68,10 +73,13 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let windows = decoder::qwen_windows(config, NAME)?.into_iter();
     let layers = windows.map(|window| decoder::layer(AttentionSpec { window, ..attention }, norm, width));
     let spec = decoder::model(config, NAME, layers.collect(), norm)?;
-    Ok(if bare { as_encoder(spec) } else { spec })
+    match class {
+        Some(class) => class.of(config, spec),
+        None => Ok(as_encoder(spec)),
+    }
 }
 
-/// Also a head that an encoder does not use.
+/// Also a head that an encoder of sentences does not use.
 fn ignored(spec: &ModelSpec, name: &str) -> bool {
     decoder::ignored(spec, name) || (spec.head == Head::Hidden && name == "lm_head.weight")
 }

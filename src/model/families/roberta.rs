@@ -125,7 +125,7 @@ fn spec(config: &Config, names: &Names) -> Result<ModelSpec, ConfigError> {
             Head::MaskedLanguageModel { activation: Activation::Gelu, norm, tied }
         }
         Some(class) if class == names.classifier => {
-            Head::Classifier { function: Function::Tanh, labels: labels(config)? }
+            Head::Classifier { function: Some(Function::Tanh), labels: labels(config)? }
         }
         _ => return Err(config.unsupported("architectures", names.family, names.supported)),
     };

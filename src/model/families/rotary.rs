@@ -4,6 +4,7 @@
 //! beyond, which would be another model.
 
 use super::decoder::head_dim;
+use super::gemma3;
 use super::ministral3;
 use super::refuse_unless;
 use crate::disk::{Config, ConfigError};
@@ -231,6 +232,13 @@ pub fn context_limit(config: &Config) -> Result<Option<ContextLimit>, ConfigErro
     let completed =
         (config.optional_text("model_type")? == Some(ministral3::NAME)).then(|| ministral3::with_rotary(config));
     let config = completed.as_ref().unwrap_or(config);
+    if config.optional_text("model_type")? == Some(gemma3::NAME) {
+        let stated = config.optional_size(CONTEXT)?;
+        let limited = gemma3::seen_by_all(config)?.zip(stated).filter(|(context, stated)| context < stated);
+        let beyond = "layers that slide see a part of the text alone";
+        let key = "sliding_window".to_owned();
+        return Ok(limited.map(|(context, stated)| ContextLimit { key, context, stated, beyond }));
+    }
     let section = match config.section("rope_parameters")? {
         Some(section) => Some(section),
         None => config.section("rope_scaling")?,

@@ -115,6 +115,18 @@ impl Batch {
         &self.tokens
     }
 
+    /// The row of (batch · length) whose state a classifier labels a sequence by: its first token, or its last where
+    /// positions see those before them alone.
+    pub(super) fn labelled(&self, spec: &ModelSpec, sequence: usize) -> usize {
+        let [_, length] = self.dims();
+        let first = sequence * length;
+        if !spec.causal {
+            return first;
+        }
+        let last = |mask: &Vec<bool>| mask[first..first + length].iter().rposition(|&token| token);
+        first + self.mask.as_ref().and_then(last).unwrap_or(length - 1)
+    }
+
     /// Where there are tokens and not padding; `None` means everywhere.
     pub fn mask(&self) -> Option<&[bool]> {
         self.mask.as_deref()

@@ -126,6 +126,10 @@ impl Forward<'_> {
         let rows = heads / shared * length;
         let query = (query * spec.score_scale).reshape([batch, shared, rows, width]);
         let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, keys]);
+        let scores = match spec.score_cap {
+            Some(cap) => (scores / cap).tanh() * cap,
+            None => scores,
+        };
         let scores = match &context.mask {
             Some(mask) => scores + mask.clone(),
             None => scores,

@@ -14,7 +14,7 @@ use super::{Batch, Observer, Output, Unobserved};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{Activation, AttentionSpec, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
 use burn::tensor::DataError;
-use slm_fused::activation::{activate, tanh};
+use slm_fused::activation::{activate, cap, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
 use slm_fused::linear::{Linear, linear};
 use slm_fused::node::{Value, apart, joined, recomputed, tensor};
@@ -89,7 +89,7 @@ pub fn run_fused_apart(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch) 
         let own: Vec<i32> = ((sequence * rows) as i32..((sequence + 1) * rows) as i32).collect();
         let mut last = forward.head_rows(last.clone(), batch, &own, &mut Unobserved);
         if let Some(id) = spec.last_linear() {
-            last = forward.linear(&last, &[id], None, &mut Unobserved);
+            last = forward.last_linear(&last, id, &mut Unobserved);
         }
         let data = match last.dims().len() {
             3 => last.into_tensor::<3>().into_data(),
@@ -183,7 +183,10 @@ impl<'a> FusedForward<'a> {
             rows.len() == sequences * per_sequence && rows.iter().enumerate().all(|(index, &row)| index == row as usize)
         };
         let input = match &self.spec.head {
-            Head::Classifier { .. } => select(&last, Arc::new(rows.iter().map(|&row| row as usize * length).collect())),
+            Head::Classifier { .. } => {
+                let labelled = rows.iter().map(|&row| batch.labelled(self.spec, row as usize));
+                select(&last, Arc::new(labelled.collect()))
+            }
             _ if every(length) => last,
             _ => select(&last, Arc::new(rows.iter().map(|&row| row as usize).collect())),
         };
@@ -206,7 +209,7 @@ impl<'a> FusedForward<'a> {
     pub(super) fn pooled(&self, pooler: LinearId, input: &Value, observer: &mut dyn Observer) -> Value {
         let pooled = self.linear(input, &[pooler], None, observer);
         match &self.spec.head {
-            Head::Classifier { function: Function::Activation(activation), .. } => {
+            Head::Classifier { function: Some(Function::Activation(activation)), .. } => {
                 activate(&pooled, function(*activation), false)
             }
             _ => tanh(&pooled),
@@ -224,12 +227,21 @@ impl<'a> FusedForward<'a> {
     /// From the input of the head's first linear to that of its last.
     pub(super) fn before_last(&self, input: Value, observer: &mut dyn Observer) -> Value {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } => input,
+            Head::Hidden | Head::LanguageModel { .. } | Head::Classifier { function: None, .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
             }
             Head::Classifier { .. } => self.pooled(LinearId::global(Role::Pooler), &input, observer),
+        }
+    }
+
+    /// The output of the head's last linear, capped where logits are.
+    pub(super) fn last_linear(&self, input: &Value, id: LinearId, observer: &mut dyn Observer) -> Value {
+        let output = self.linear(input, &[id], None, observer);
+        match self.spec.logit_cap() {
+            Some(of_logits) => cap(&output, of_logits as f32),
+            None => output,
         }
     }
 
@@ -246,7 +258,7 @@ impl<'a> FusedForward<'a> {
         let all: Vec<i32> = (0..(sequences * rows) as i32).collect();
         let mut last = self.head_rows(states.last, batch, &all, observer);
         if let Some(id) = self.spec.last_linear() {
-            last = self.linear(&last, &[id], None, observer);
+            last = self.last_linear(&last, id, observer);
         }
         let width = last.width();
         let logits = if last.dims().len() == 3 {
@@ -279,7 +291,9 @@ impl<'a> FusedForward<'a> {
 
     pub(super) fn linear_of(&self, id: LinearId) -> Linear {
         let bias = self.spec.has_bias(id).then(|| self.weights.vector(ParameterId::bias(id)).clone());
-        Linear { matrix: self.weights.matrix(id).clone(), bias }
+        let last = self.spec.last_linear() == Some(id);
+        let cap = self.spec.logit_cap().filter(|_| last).map(|cap| cap as f32);
+        Linear { matrix: self.weights.matrix(id).clone(), bias, cap }
     }
 
     pub(super) fn linear(

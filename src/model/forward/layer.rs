@@ -115,11 +115,11 @@ pub(super) trait Operations {
                 };
                 let sites = [before(spec), of_output];
                 let of_network = |hidden: &Self::Value| match spec.norm_placement.is_before() {
-                    true => self.layer_norm(spec, hidden, layer, NormSite::Ffn),
+                    true => self.layer_norm(spec, hidden, layer, spec.norm_placement.of_network()),
                     false => hidden.clone(),
                 };
                 // Side by side, the network reads what attention has read.
-                let beside = (spec.norm_placement == NormPlacement::Beside).then(|| of_network(&hidden));
+                let beside = spec.norm_placement.is_side_by_side().then(|| of_network(&hidden));
                 let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, observer);
                 Halted { input: beside.unwrap_or_else(|| of_network(&hidden)), hidden }
             }
@@ -159,7 +159,9 @@ pub(super) trait Operations {
         let spec = &self.model().layers[layer];
         let id = LinearId::layer(layer, role);
         match spec.norm_placement {
-            NormPlacement::Pre | NormPlacement::Beside => self.project(id, &input, Some(hidden), observer),
+            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common => {
+                self.project(id, &input, Some(hidden), observer)
+            }
             NormPlacement::Post => {
                 self.layer_norm(spec, &self.project(id, &input, Some(hidden), observer), layer, of_sum)
             }

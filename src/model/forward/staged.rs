@@ -121,14 +121,14 @@ impl<'a> StagedForward<'a> {
         }
     }
 
-    /// The input of the head's first linear, of the output of the last layer: (batch, length, hidden), or the first
-    /// position of each sequence for a classifier. A bare encoder's is its output.
+    /// The input of the head's first linear, of the output of the last layer: (batch, length, hidden), or the one
+    /// position of each sequence that a classifier reads. A bare encoder's is its output.
     pub fn head_input(&self, hidden: Tensor<3>) -> Tensor<3> {
         let finished = match &self.operands {
             Operands::Plain(forward) => forward.finish(hidden),
             Operands::Fused(weights) => self.fused(weights).finish(value(hidden)).into_tensor(),
         };
-        head_input(self.spec, finished)
+        head_input(self.spec, finished, None)
     }
 
     /// From the output of the last layer to the model's, as [`Forward::run`], shown to `observer`.
@@ -138,9 +138,9 @@ impl<'a> StagedForward<'a> {
             Operands::Fused(weights) => {
                 let fused = self.fused(weights);
                 let finished = fused.finish(value(hidden)).into_tensor();
-                let last = fused.before_last(value(head_input(self.spec, finished)), observer);
+                let last = fused.before_last(value(head_input(self.spec, finished, None)), observer);
                 match self.spec.last_linear() {
-                    Some(id) => fused.linear(&last, &[id], None, observer).into_tensor(),
+                    Some(id) => fused.last_linear(&last, id, observer).into_tensor(),
                     None => last.into_tensor(),
                 }
             }
@@ -157,7 +157,7 @@ impl<'a> StagedForward<'a> {
 
     /// What the first linear of an exit head reads of its layer's output.
     pub fn exit_input(&self, hidden: Tensor<3>) -> Tensor<3> {
-        head_input(self.spec, hidden)
+        head_input(self.spec, hidden, None)
     }
 
     /// What the classifier of the exit head after `layers` layers reads, of what its pooler reads.
@@ -175,9 +175,9 @@ impl<'a> StagedForward<'a> {
     pub fn last(&self, input: Tensor<3>) -> Tensor<3> {
         let Some(id) = self.spec.last_linear() else { return input };
         match &self.operands {
-            Operands::Plain(forward) => forward.linear(id, input, &mut Unobserved),
+            Operands::Plain(forward) => forward.last_linear(id, input, &mut Unobserved),
             Operands::Fused(weights) => {
-                self.fused(weights).linear(&value(input), &[id], None, &mut Unobserved).into_tensor()
+                self.fused(weights).last_linear(&value(input), id, &mut Unobserved).into_tensor()
             }
         }
     }
@@ -190,7 +190,7 @@ impl<'a> StagedForward<'a> {
             Operands::Plain(forward) => {
                 let next = TensorData::new(targets.to_vec(), [targets.len(), 1]);
                 let next = Tensor::<2, Int>::from_data(next, &rows.device());
-                let logits = forward.linear(id, rows.unsqueeze::<3>(), &mut Unobserved).squeeze_dim::<2>(0);
+                let logits = forward.last_linear(id, rows.unsqueeze::<3>(), &mut Unobserved).squeeze_dim::<2>(0);
                 log_softmax(logits, 1).gather(1, next).sum().neg()
             }
             Operands::Fused(weights) => {

@@ -9,6 +9,7 @@ impl LayerSpec {
     fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
         let added = self.norm_placement.is_on_added();
         let own = self.norm_placement != NormPlacement::Added;
+        let of_network = own && self.norm_placement != NormPlacement::Common;
         let mut out = Vec::new();
         match &self.mixer {
             Mixer::Attention(attention) => {
@@ -27,7 +28,7 @@ impl LayerSpec {
             }
             Mixer::Conv(_) => out.push((NormSite::Conv, hidden)),
         }
-        out.extend(own.then_some((NormSite::Ffn, hidden)));
+        out.extend(of_network.then_some((NormSite::Ffn, hidden)));
         out.extend(added.then_some((NormSite::FfnOutput, hidden)));
         out
     }
@@ -45,7 +46,7 @@ pub struct ParameterShape {
 impl ModelSpec {
     /// Whether the LM head reads the token table.
     pub fn tied_head(&self) -> bool {
-        matches!(self.head, Head::LanguageModel { tied: true } | Head::MaskedLanguageModel { tied: true, .. })
+        matches!(self.head, Head::LanguageModel { tied: true, .. } | Head::MaskedLanguageModel { tied: true, .. })
     }
 
     /// The linear that gives the output; `None` where that is the hidden states.
@@ -68,6 +69,19 @@ impl ModelSpec {
             Role::TokenEmbedding => self.tied_head(),
             role => role.class() != Class::Embedding,
         }
+    }
+
+    /// Largest magnitude of the logits, where they are capped.
+    pub fn logit_cap(&self) -> Option<f64> {
+        match self.head {
+            Head::LanguageModel { cap, .. } => cap,
+            _ => None,
+        }
+    }
+
+    /// Whether the output is one row of labels.
+    pub fn is_classifier(&self) -> bool {
+        matches!(self.head, Head::Classifier { .. })
     }
 
     /// Columns of the output: vocabulary, labels or hidden width.
@@ -108,8 +122,11 @@ impl ModelSpec {
                     _ => layer.ffn.bias,
                 }
             }
-            (None, Role::LmHead) => matches!(self.head, Head::MaskedLanguageModel { .. }),
-            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler | Role::Classifier),
+            (None, Role::LmHead) => {
+                matches!(self.head, Head::MaskedLanguageModel { .. } | Head::LanguageModel { bias: true, .. })
+            }
+            (None, Role::Classifier) => matches!(self.head, Head::Classifier { function: Some(_), .. }),
+            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler),
         }
     }
 

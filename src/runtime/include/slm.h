@@ -409,8 +409,8 @@ slm_status slm_step_allowed(slm_session *session, const uint32_t *tokens, size_t
 /* The row after the last step; valid until the session is used again. */
 slm_status slm_logits(slm_session *session, const float **logits, size_t *count);
 
-/* Runs tokens and passes every output row to `row`: a decoder continues its sequence, an encoder reads the whole
- * sequence. Label logits and embeddings are one row. */
+/* Runs tokens and passes every output row to `row`: a decoder continues its sequence, an encoder and every
+ * classifier start over and read the whole sequence. Label logits and embeddings are one row. */
 slm_status slm_run(slm_session *session, const uint32_t *tokens, size_t count, slm_row row, void *user);
 
 /* Clears the sequence. */

@@ -4,7 +4,7 @@
 
 use crate::cache::Cache;
 use crate::kernels::{Factors, Kernels, Sums};
-use crate::numerics::{NumericRange, PROBABILITY_MAX, hadamard};
+use crate::numerics::{Curve, NumericRange, PROBABILITY_MAX, hadamard};
 use core::ops::Range;
 
 /// Working memory for one head at a time.
@@ -25,6 +25,46 @@ pub(crate) struct Attention<'m> {
 /// A score whose weight is 0, whatever the largest score is.
 const UNSEEN: u32 = f32::MIN.to_bits();
 
+/// What becomes of q · k.
+#[derive(Clone, Copy)]
+pub(crate) struct Scoring<'a> {
+    /// Factor.
+    pub(crate) scale: f32,
+    /// Bound, where there is one.
+    pub(crate) cap: Option<Cap<'a>>,
+}
+
+/// x becomes c · tanh(x / c): an f32 product, the curve of the sigmoid, another f32 product.
+#[derive(Clone, Copy)]
+pub(crate) struct Cap<'a> {
+    cap: f32,
+    inverse: f32,
+    curve: Curve<'a>,
+}
+
+impl<'a> Cap<'a> {
+    /// The cap of a record, where it is not 0, with the curve of the sigmoid.
+    pub(crate) fn new(cap: f32, curve: Curve<'a>) -> Self {
+        Cap { cap, inverse: 1.0 / cap, curve }
+    }
+
+    /// One value.
+    pub(crate) fn of(&self, x: f32) -> f32 {
+        self.cap * self.curve.tanh(x * self.inverse)
+    }
+
+    /// Bits of scores in place; the largest of them.
+    fn apply(&self, scores: &mut [u32]) -> f32 {
+        let mut top = f32::MIN;
+        for slot in scores {
+            let score = self.of(f32::from_bits(*slot));
+            top = top.max(score);
+            *slot = score.to_bits();
+        }
+        top
+    }
+}
+
 impl Attention<'_> {
     /// Replaces `query` (head_dim) by softmax(query · keys · scale) · values over the positions `seen`.
     pub(crate) fn attend(
@@ -33,19 +73,20 @@ impl Attention<'_> {
         cache: &Cache<'_>,
         head: usize,
         seen: Range<usize>,
-        score_scale: f32,
+        scoring: Scoring<'_>,
         query: &mut [f32],
     ) -> Result<(), NumericRange> {
         let width = query.len();
         let integers = &mut self.query[..width];
-        let scale = (kernels.quantize)(query, integers, &mut [])? * score_scale;
+        let scale = (kernels.quantize)(query, integers, &mut [])? * scoring.scale;
         let [first, wrapped] = cache.shape.runs(seen);
         // One run of slots as it is; two as the whole ring, in which the slots between them are not seen.
         let slots = if wrapped.is_empty() { first.clone() } else { 0..cache.shape.slots };
         let scores = &mut self.scores[..slots.len()];
         let score = |run: &Range<usize>, scores: &mut [u32]| {
             let scores = &mut scores[run.start - slots.start..][..run.len()];
-            (kernels.scores)(cache.keys_from(head, run.start), integers, scale, scores)
+            let top = (kernels.scores)(cache.keys_from(head, run.start), integers, scale, scores);
+            scoring.cap.map_or(top, |cap| cap.apply(scores))
         };
         let mut top = score(&first, scores);
         if !wrapped.is_empty() {

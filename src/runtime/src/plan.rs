@@ -113,7 +113,7 @@ impl Plan {
             }
             scratch_a = scratch_a.max(query_width).max(ffn).max(gates);
             scratch_b = scratch_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
-            if layer.norm_placement == NormPlacement::Beside as u8 {
+            if NormPlacement::from_number(layer.norm_placement).is_some_and(NormPlacement::is_side_by_side) {
                 scratch_b = scratch_b.max(hidden.checked_mul(2)?);
             }
             inner = inner.max(query_width).max(ffn);
@@ -277,7 +277,8 @@ impl Walk<'_, '_, '_> {
             self.attention(index, &layer, hidden)?;
             self.norm(key(R::AttentionOutputNorm), added)?;
         }
-        self.norm(key(R::FfnNorm), own)?;
+        let of_network = if placement == Some(NormPlacement::Common) { 0 } else { own };
+        self.norm(key(R::FfnNorm), of_network)?;
         if layer.is_gated() {
             self.matrix(key(R::Gate), ffn, hidden)?;
         }
@@ -340,7 +341,9 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
             walk.norm(key(R::MlmNorm), NormKind::Layer as u8)?;
         }
         Some(Output::Classifier) => {
-            walk.matrix(key(R::Pooler), hidden, hidden)?;
+            if spec.has_pooler() {
+                walk.matrix(key(R::Pooler), hidden, hidden)?;
+            }
             walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
         }
         _ => {}

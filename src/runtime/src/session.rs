@@ -302,29 +302,38 @@ impl<'a, 'm> Session<'a, 'm> {
             self.pool(last_rows)?;
             return Ok(&*self.buffers.output);
         }
-        self.head_rows_of(last, 1, needed)?;
+        match self.is_classifier() {
+            true => self.label(last)?,
+            false => self.head_rows_of(last, 1, needed)?,
+        }
         let width = self.artifact.spec().output_width as usize;
         if self.output_kind() == Output::Hidden { Ok(&*self.scratch[0].row) } else { Ok(&self.buffers.output[..width]) }
     }
 
     /// Runs tokens through the model and passes every output row in order, with its position, to `each`: a decoder
-    /// continues its sequence, an encoder starts over and reads the whole sequence. A classifier has one row, and so has
-    /// a model that pools.
+    /// continues its sequence, an encoder and every classifier start over and read the whole sequence. A classifier has
+    /// one row, and so has a model that pools.
     pub fn run(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), SessionError> {
         if self.is_decoder() {
+            if self.is_classifier() {
+                self.reset();
+            }
             self.check_tokens(tokens)?;
-            let pools = self.artifact.spec().pooling().is_some();
+            let (pools, labels) = (self.artifact.spec().pooling().is_some(), self.is_classifier());
             let mut last_rows = 0;
             for part in tokens.chunks(self.artifact.spec().chunk as usize) {
                 let first = self.length;
                 self.read_chunk(part)?;
                 last_rows = part.len();
-                if !pools {
+                if !pools && !labels {
                     self.hand_out(first, part.len(), each)?;
                 }
             }
             if pools {
                 self.pool(last_rows)?;
+                each(0, self.buffers.output);
+            } else if labels {
+                self.label(last_rows - 1)?;
                 each(0, self.buffers.output);
             }
             return Ok(());
@@ -356,7 +365,6 @@ impl<'a, 'm> Session<'a, 'm> {
         }
     }
 
-    #[cfg(feature = "exits")]
     fn is_classifier(&self) -> bool {
         self.output_kind() == Output::Classifier
     }

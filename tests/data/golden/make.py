@@ -40,6 +40,13 @@ DISTILBERT = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "dim
               "n_layers": LAYERS, "n_heads": 4, "pad_token_id": 0}
 GEMMA = {**DECODER, "head_dim": 12, "sliding_window": 16, "tie_word_embeddings": True,
          "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+# Caps that many scores and logits come near to.
+GEMMA2 = {**DECODER, "num_hidden_layers": 2, "intermediate_size": 56, "head_dim": 12, "sliding_window": 16,
+          "tie_word_embeddings": True, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 0.6,
+          "final_logit_softcapping": 3.0}
+# Half of the window, to either side, is the whole context.
+GEMMA3_ENCODER = {**GEMMA, "num_hidden_layers": 2, "intermediate_size": 56, "sliding_window": 2 * CONTEXT,
+                  "layer_types": ["sliding_attention", "full_attention"], "use_bidirectional_attention": True}
 LFM2 = {**DECODER, "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3,
         "block_auto_adjust_ff_dim": False, "tie_word_embeddings": True}
 QWEN = {**DECODER, "tie_word_embeddings": True}
@@ -65,6 +72,8 @@ LONGROPE = {**SMALL, "hidden_size": 64, "max_position_embeddings": 2 * CONTEXT, 
                                 "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
                                 "long_factor": [1.0, 1.5, 2.5, 4.0, 8.0, 16.0]}}
 NEOX = {**COMMON, **NARROW, **FEW, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
+# Two of a head's ten elements turn.
+PHI = {**SMALL, "num_key_value_heads": 4, "partial_rotary_factor": 0.2}
 OPT = {**COMMON, "num_hidden_layers": 2, "hidden_size": 40, "ffn_dim": 56, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -118,14 +127,25 @@ CHECKPOINTS = {
     "gpt-neox-sequential": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False}, F16),
     "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", SMALL, BF16),
     "qwen3-embedding": ("Qwen3Config", "Qwen3Model", {**QWEN, **FEW, "head_dim": 16}, BF16),
+    "phi": ("PhiConfig", "PhiForCausalLM", PHI, F16),
+    "gpt2-classifier": ("GPT2Config", "GPT2ForSequenceClassification", {**GPT2, "n_layer": 2, "num_labels": LABELS}, F16),
+    "llama-classifier-padded": ("LlamaConfig", "LlamaForSequenceClassification", {**SMALL, "num_labels": LABELS}, F16),
+    "mistral-classifier": ("MistralConfig", "MistralForSequenceClassification",
+                           {**SMALL, "sliding_window": 8, "num_labels": LABELS}, BF16),
+    "qwen2-classifier": ("Qwen2Config", "Qwen2ForSequenceClassification", {**QWEN, **FEW, "num_labels": LABELS}, F16),
+    "qwen3-classifier": ("Qwen3Config", "Qwen3ForSequenceClassification",
+                         {**QWEN, **FEW, "head_dim": 16, "num_labels": LABELS}, BF16),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", GEMMA2, F32),
+    "gemma3-embedding-padded": ("Gemma3TextConfig", "Gemma3TextModel", GEMMA3_ENCODER, F32),
 }
-PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1}
+PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1, "llama-classifier-padded": 0,
+          "gemma3-embedding-padded": 0}
 
 
 def randomise(model, generator, dtype):
     """Random values of every parameter, norms and biases included, so that one that is forgotten shows; rounded to the
     stored type, in which the f32 model computes too."""
-    gain = 0.0 if model.config.model_type == "gemma3_text" else 1.0  # its norms multiply by 1 + weight
+    gain = 0.0 if model.config.model_type in ("gemma2", "gemma3_text") else 1.0  # its norms multiply by 1 + weight
     for name, parameter in model.named_parameters():
         values = torch.randn(parameter.shape, generator=generator)
         if name.endswith("bias"):

@@ -68,6 +68,14 @@ pub(super) fn check(
     plan: &mut ExportPlan,
 ) -> Result<(), ExportError> {
     let spec = model.spec;
+    if matches!(spec.head, Head::Classifier { function: None, .. }) {
+        let why = "its readers rank by another head; export the model as safetensors";
+        return Err(not_said("a classifier over the last token", why));
+    }
+    if !spec.causal && architecture.shape != Shape::Bert {
+        let why = "its readers take a decoder; export the model as safetensors";
+        return Err(not_said("positions that see both ways", why));
+    }
     let Shared { heads, head_dim, .. } = in_common(spec)?;
     let activation = match architecture.shape {
         Shape::Gemma3 | Shape::Gpt2 => Activation::GeluTanh,

@@ -71,7 +71,7 @@ fn family(spec: &ModelSpec) -> Result<&'static Family, ExportError> {
 
 /// The data type of scales and of what is not packed. Gemma's activations go beyond the numbers of f16.
 fn dtype(spec: &ModelSpec, settings: &ExportSettings) -> DenseType {
-    let usual = if spec.family == "gemma3_text" { DenseType::F32 } else { DenseType::F16 };
+    let usual = if ["gemma2", "gemma3_text"].contains(&spec.family) { DenseType::F32 } else { DenseType::F16 };
     settings.dtype.unwrap_or(usual)
 }
 

@@ -6,6 +6,7 @@
 //! ```
 
 use super::{Shape, softmax};
+use crate::activation::cap_all;
 use crate::node::{Value, slice, tensor};
 use rayon::prelude::*;
 use slm_numerics::dots::dots;
@@ -118,6 +119,9 @@ fn read_on(shape: &Shape, x: &[f32], task: usize, held: usize, keys: &mut [f32],
             let start = seen.start / LANES * LANES;
             let panels = &keys[start * width..seen.end.next_multiple_of(LANES) * width];
             dots(query, panels, &mut scores);
+            if let Some(cap) = shape.cap {
+                cap_all(&mut scores, cap);
+            }
             let scores = &mut scores[seen.start - start..seen.end - start];
             softmax(scores);
             let out = &mut out[(position * group + number) * width..][..width];
@@ -181,6 +185,7 @@ mod tests {
                 key_value_heads,
                 width,
                 scale: 0.4,
+                cap: (heads == 3).then_some(0.7),
                 causal: true,
                 window,
                 rotary: turned.then(|| {

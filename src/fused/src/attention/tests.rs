@@ -40,7 +40,8 @@ fn plain(shape: &Shape, x: &[f64]) -> Vec<f64> {
             let seen: Vec<usize> = shape.seen(position).filter(|&at| present(at)).collect();
             let score = |&at: &usize| {
                 let key = head(shape, row(at), key_first, at, true);
-                query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(shape.scale)
+                let score = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(shape.scale);
+                shape.cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
             };
             let weights: Vec<f64> = seen.iter().map(score).map(f64::exp).collect();
             let sum: f64 = weights.iter().sum();
@@ -105,6 +106,7 @@ fn every_kind_is_its_equation() {
         key_value_heads: 2,
         width: 8,
         scale: 0.6,
+        cap: None,
         causal: true,
         window: None,
         rotary: rotary(131, 8),
@@ -114,6 +116,8 @@ fn every_kind_is_its_equation() {
     let right: Vec<bool> = (0..2 * 131).map(|index| index % 131 < 90 || index < 131).collect();
     check(base.clone(), "causal");
     check(Shape { window: Some(37), ..base.clone() }, "window");
+    check(Shape { cap: Some(0.8), ..base.clone() }, "capped");
+    check(Shape { cap: Some(0.5), present: Some(Arc::new(left.clone())), ..base.clone() }, "capped and padded");
     check(Shape { window: Some(1), heads: 2, ..base.clone() }, "window of one");
     check(Shape { causal: false, rotary: None, width: 6, ..base.clone() }, "bidirectional");
     check(Shape { causal: false, present: Some(Arc::new(right)), key_value_heads: 4, ..base.clone() }, "padded");

@@ -263,6 +263,7 @@ mod tests {
             head: Linear {
                 matrix: Weight::frozen(tensor(random(stream + 1, vocabulary * width), &[vocabulary * width])),
                 bias: None,
+                cap: None,
             },
             weight: 0.5,
         };

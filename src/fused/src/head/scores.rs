@@ -2,6 +2,7 @@
 //! in blocks of rows, block after block.
 
 use super::BLOCK;
+use crate::activation::{cap_all, cap_slope};
 use crate::linear::Linear;
 use crate::weights::Weight;
 use rayon::prelude::*;
@@ -33,7 +34,23 @@ impl<'a> Scores<'a> {
         let output = Output::over(values, stride);
         let matrix = Matrix::new(head.matrix.values(), width);
         multiply(output, Left::Rows(matrix), Right::Columns(Matrix::new(rows, width)));
-        Scores::biased(values, head.bias.as_ref().map(Weight::values), tokens, stride)
+        let mut scores = Scores::biased(values, head.bias.as_ref().map(Weight::values), tokens, stride);
+        if let Some(cap) = head.cap {
+            scores.values.par_chunks_mut(BLOCK * stride).for_each(|values| {
+                vectorised(
+                    #[inline(always)]
+                    || cap_all(values, cap),
+                );
+            });
+            scores.largest.iter_mut().for_each(|largest| cap_all(largest, cap));
+        }
+        scores
+    }
+
+    /// Slopes of capped scores, by which those of the losses are multiplied; `None` where they are not capped.
+    pub(super) fn slopes(&self, cap: Option<f32>) -> Option<Vec<f32>> {
+        let cap = cap?;
+        Some(self.values.par_iter().map(|score| cap_slope(*score, cap)).collect())
     }
 
     /// Scores that are there but for their biases.

@@ -109,6 +109,7 @@ impl FusedForward<'_> {
             key_value_heads: spec.key_value_heads,
             width: spec.head_dim,
             scale: spec.score_scale as f32,
+            cap: spec.score_cap.map(|cap| cap as f32),
             causal: self.spec.causal,
             window: spec.window,
             rotary,

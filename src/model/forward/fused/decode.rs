@@ -118,7 +118,7 @@ impl<'a> Decoder<'a> {
         let last = select(&hidden, Arc::new((0..sequences).map(|sequence| (sequence + 1) * length - 1).collect()));
         let input = forward.before_last(forward.finish(last), &mut Unobserved);
         let output = match forward.spec.last_linear() {
-            Some(id) => forward.linear(&input, &[id], None, &mut Unobserved),
+            Some(id) => forward.last_linear(&input, id, &mut Unobserved),
             None => input,
         };
         Ok(slice(&output.tensor()).to_vec())
@@ -196,6 +196,6 @@ mod tests {
             let more = all.read(vec![0; TEXTS * spec.context]);
             assert!(matches!(more, Err(BatchError::TooLong { .. })), "{}", folder.display());
         }
-        assert_eq!(decoders, 28);
+        assert_eq!(decoders, 30);
     }
 }

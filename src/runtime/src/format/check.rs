@@ -115,7 +115,7 @@ impl<'a> ArtifactView<'a> {
         require(norm(spec.final_norm), "final_norm")?;
         let legal = match (output, CurveId::from_number(spec.head_activation)) {
             (Output::MaskedLanguageModel, curve) => curve.is_some(),
-            (Output::Classifier, Some(_)) => true,
+            (Output::Classifier, Some(_)) => kind == ModelKind::Encoder,
             _ => spec.head_activation == 0,
         };
         require(legal, "head_activation")?;
@@ -125,10 +125,10 @@ impl<'a> ArtifactView<'a> {
         require(spec.wide_activations <= 1, "wide_activations")?;
         let exits = ExitHead::from_number(spec.exit_head);
         later(exits.is_some(), "exit_head")?;
-        let may_exit = output == Output::Classifier && spec.final_norm == 0;
+        let may_exit = output == Output::Classifier && kind == ModelKind::Encoder && spec.final_norm == 0;
         require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
-        later(spec.reserved == 0 && spec.reserved_end == [0; 42], "reserved")?;
+        later(spec.reserved == 0 && spec.reserved_end == [0; 38], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -147,13 +147,14 @@ impl<'a> ArtifactView<'a> {
         require(spec.embedding_scale > 0.0 && spec.embedding_scale < 1e6, "embedding_scale")?;
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
-        require(kind == ModelKind::Encoder || output != Output::Classifier, "output")?;
         later(spec.pooling == 0 || spec.pooling().is_some(), "pooling")?;
         later(spec.normalize <= 1, "normalize")?;
         require(spec.pooling == 0 || output == Output::Hidden, "pooling")?;
         let whole = kind == ModelKind::Encoder || spec.pooling().is_none_or(|pooling| pooling == Pooling::Last);
         require(whole, "pooling")?;
         require(spec.normalize == 0 || spec.pooling != 0, "normalize")?;
+        let capped = output == Output::LanguageModel && (1e-3..=1e6).contains(&spec.logit_cap);
+        require(spec.logit_cap.to_bits() == 0 || capped, "logit_cap")?;
         let layers = &content[ModelRecord::BYTES..];
         if layers.len() != spec.layers as usize * LayerRecord::BYTES {
             return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));
@@ -345,7 +346,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
     later(LayerCacheFormat::from_number(layer.cache_format).is_some(), "cache_format")?;
     later(layer.exit_head <= 1, "exit_head")?;
     later(layer.stack == 0, "stack")?;
-    later(layer.reserved_end == [0; 21], "reserved")?;
+    later(layer.reserved_end == [0; 17], "reserved")?;
     require(size(layer.ffn_width), "ffn_width")?;
     require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")?;
     match Block::from_number(layer.block) {
@@ -355,7 +356,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             let known = layer.query_key_norm == 0 || QueryKeyNorm::from_number(layer.query_key_norm).is_some();
             require(known, "query_key_norm")?;
             // Side by side, the network's rows stand after attention's in the memory that a gate would take.
-            require(placement != NormPlacement::Beside || !layer.is_gated(), "ffn")?;
+            require(!placement.is_side_by_side() || !layer.is_gated(), "ffn")?;
             require(size(layer.heads) && size(layer.key_value_heads), "heads")?;
             require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
             require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
@@ -369,6 +370,8 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(!format.has_nibble_values() || layer.head_dim.is_multiple_of(2), "cache_format")?;
             let scale = layer.score_scale;
             require(scale.is_finite() && scale > 0.0 && scale < 1e30, "score_scale")?;
+            let cap = layer.score_cap;
+            require(cap.to_bits() == 0 || (1.0..1e30).contains(&cap), "score_cap")?;
             require(layer.taps == 0, "taps")
         }
         Some(Block::Conv) => {
@@ -378,6 +381,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(layer.cache_format == LayerCacheFormat::OfHeader as u8, "cache_format")?;
             let of_attention = [layer.heads, layer.key_value_heads, layer.head_dim, layer.window];
             require(of_attention == [0; 4] && layer.score_scale.to_bits() == 0, "heads")?;
+            require(layer.score_cap.to_bits() == 0, "score_cap")?;
             require([layer.rotary, layer.key_map, layer.query_key_norm] == [0; 3], "key_map")
         }
         None => require(false, "block"),

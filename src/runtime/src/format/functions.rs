@@ -2,7 +2,7 @@
 
 use super::FormatError;
 use super::artifact::{ArtifactView, u32_at};
-use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES, Output};
+use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES};
 use crate::numerics::{Curve, F32Bytes, ROTARY_BLOCK, Rotary};
 
 /// Bytes before the values of a rotary table (head_dim, high rows) or a curve (number, k), and before the section's
@@ -46,8 +46,13 @@ impl<'a> ArtifactView<'a> {
                 return Err(FormatError::Layer(index, "activation"));
             }
         }
+        let capped = |index: u32| self.layer(index as usize).score_cap.to_bits() != 0;
+        let caps = self.spec.logit_cap.to_bits() != 0 || (0..self.spec.layers).any(capped);
+        if caps && self.curve(CurveId::Silu).is_none() {
+            return Err(fault("the curve of the caps is missing"));
+        }
         let head = CurveId::from_number(self.spec.head_activation);
-        let pooler = (self.spec.output == Output::Classifier as u8).then_some(CurveId::Silu);
+        let pooler = self.spec.has_pooler().then_some(CurveId::Silu);
         match head.or(pooler).map(|id| self.curve(id)) {
             Some(None) => Err(fault("the head's curve is missing")),
             _ => Ok(()),

@@ -87,7 +87,9 @@ record! {
         /// 1 where the pooled row is scaled to length one.
         normalize: u8,
         /// Zero.
-        reserved_end: [u8; 42],
+        reserved_end: [u8; 38],
+        /// Largest magnitude c of next-token logits z, which become c · tanh(z / c); 0 where they are as they are.
+        logit_cap: f32,
     }
 }
 
@@ -133,7 +135,10 @@ record! {
         /// 0: the layer is in the only stack. A later version has several.
         stack: u8,
         /// Zero.
-        reserved_end: [u8; 21],
+        reserved_end: [u8; 17],
+        /// Largest magnitude c of scores s, in the unit of `score_scale`, which become c · tanh(s / c); 0 where they are as
+        /// they are.
+        score_cap: f32,
     }
 }
 
@@ -146,6 +151,11 @@ impl ModelRecord {
     /// How hidden states become the one row of output; `None` where the output is another.
     pub fn pooling(&self) -> Option<Pooling> {
         Pooling::from_number(self.pooling)
+    }
+
+    /// Whether a classifier has a pooler, over the first token: an encoder's. A decoder's reads the last token.
+    pub fn has_pooler(&self) -> bool {
+        self.output == Output::Classifier as u8 && !self.is_decoder()
     }
 
     /// Whether the LM head is the token table.
@@ -277,12 +287,19 @@ pub enum NormPlacement {
     Beside = 4,
     /// x + norm(f(x))
     Added = 5,
+    /// x + attention(n) + network(n), n = norm(x)
+    Common = 6,
 }
 
 impl NormPlacement {
     /// Whether a norm stands before each part.
     pub fn is_before(self) -> bool {
-        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside)
+        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether attention and network read the same hidden states, and what both add is summed.
+    pub fn is_side_by_side(self) -> bool {
+        matches!(self, NormPlacement::Beside | NormPlacement::Common)
     }
 
     /// Whether what a part adds is normed.
@@ -372,7 +389,7 @@ from_number!(CacheFormat: Int8);
 from_number!(LayerCacheFormat: OfHeader, Ring, NibbleValues, RingNibbleValues);
 from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
-from_number!(NormPlacement: Before, After, Around, Beside, Added);
+from_number!(NormPlacement: Before, After, Around, Beside, Added, Common);
 from_number!(QueryKeyNorm: Heads, Together);
 from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
 from_number!(Pooling: First, Mean, Maximum, Last);

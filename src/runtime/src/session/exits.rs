@@ -47,10 +47,15 @@ impl Session<'_, '_> {
             return Err(SessionError::NotAClassifier);
         }
         self.reset();
-        self.check_tokens(tokens)?;
-        self.encode(tokens, Some(each))?;
-        self.classify()?;
-        self.left_after = self.artifact.spec().layers as usize;
+        if self.is_decoder() {
+            let last_rows = self.read_chunks(tokens)?;
+            self.label(last_rows - 1)?;
+        } else {
+            self.check_tokens(tokens)?;
+            self.encode(tokens, Some(each))?;
+            self.classify()?;
+            self.left_after = self.artifact.spec().layers as usize;
+        }
         each(self.left_after, &*self.buffers.output);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::linear::{Destination, Failure, Finish, Input, Product, Stop};
 use super::{Session, SessionError, range};
+use crate::attention::Cap;
 use crate::format::spec::{CurveId, NormKind, Output, Pooling};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
@@ -92,6 +93,7 @@ impl Session<'_, '_> {
         let norm = self.global_norm(TensorRole::FinalNorm, spec.final_norm)?;
         let mut input = Input::Residual(norm, row);
         match self.output_kind() {
+            Output::Classifier if !spec.has_pooler() => {}
             Output::Hidden | Output::Classifier => {
                 let out = &mut *self.scratch[0].row;
                 out.copy_from_slice(&self.buffers.residual[row * hidden..][..hidden]);
@@ -110,18 +112,31 @@ impl Session<'_, '_> {
                 input = Input::ScratchB(hidden);
             }
         }
-        let role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let (role, bias) = match self.output_kind() {
+            Output::Classifier => (TensorRole::Classifier, TensorRole::Classifier),
+            _ if spec.has_tied_head() => (TensorRole::EmbedToken, TensorRole::LmHead),
+            _ => (TensorRole::LmHead, TensorRole::LmHead),
+        };
         let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
             matrix: parts.first,
             rest: parts.rest,
-            bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
+            bias: self.optional_vector(TensorKey::global(bias, TensorPart::Bias))?,
             destination: Destination::Output,
             needed,
             #[cfg(feature = "streaming")]
             sources: self.sources(self.record(TensorKey::global(role, TensorPart::Weight)), &parts),
         };
-        self.linear(input, &[head], count, Finish::None).map_err(failed)
+        self.linear(input, &[head], count, Finish::None).map_err(failed)?;
+        if spec.logit_cap.to_bits() != 0 {
+            let cap = Cap::new(spec.logit_cap, self.curve(CurveId::Silu as u8)?);
+            // Logits that were not computed are -inf and stay it.
+            let all = &mut self.buffers.output[..count * spec.output_width as usize];
+            for logit in all.iter_mut().filter(|logit| **logit > f32::NEG_INFINITY) {
+                *logit = cap.of(*logit);
+            }
+        }
+        Ok(())
     }
 
     /// Pools the final states of residual rows `0..count` into `output`, row after row: the first, their mean, the largest
@@ -148,6 +163,16 @@ impl Session<'_, '_> {
             mean(pooled, count);
         }
         if normalize { unit_length(pooled).map_err(|_| range(head)) } else { Ok(()) }
+    }
+
+    /// A decoder's classifier, over a residual row of the last token.
+    pub(super) fn label(&mut self, row: usize) -> Result<(), SessionError> {
+        self.head_rows(row, 1)?;
+        #[cfg(feature = "exits")]
+        {
+            self.left_after = self.artifact.spec().layers as usize;
+        }
+        Ok(())
     }
 
     /// The pooler over the first token, with tanh or the head's activation, then the classifier.

@@ -4,8 +4,9 @@
 
 use super::linear::{Destination, Failure, Finish, Input};
 use super::{Placed, Session, SessionError, range};
+use crate::attention::{Cap, Scoring};
 use crate::cache::Cache;
-use crate::format::spec::{LayerRecord, NormPlacement};
+use crate::format::spec::{CurveId, LayerRecord, NormPlacement};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
 use crate::numerics::{map_key, map_query, quantize_nibbles};
@@ -134,7 +135,7 @@ impl Session<'_, '_> {
         let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
         let width = layer.heads as usize * layer.head_dim as usize;
         self.linear(Input::ScratchA(width), &output, count, Finish::None).map_err(|stop| stop.at(index))?;
-        if layer.norm_placement == NormPlacement::Beside as u8 {
+        if NormPlacement::from_number(layer.norm_placement).is_some_and(NormPlacement::is_side_by_side) {
             let hidden = self.scratch[0].row.len();
             self.network(index, layer, row, count, Destination::AfterB(hidden))?;
             self.add_both(row, count);
@@ -166,6 +167,11 @@ impl Session<'_, '_> {
             1 => Some(self.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
             _ => None,
         };
+        let cap = match layer.score_cap.to_bits() {
+            0 => None,
+            _ => Some(Cap::new(layer.score_cap, self.curve(CurveId::Silu as u8)?)),
+        };
+        let scoring = Scoring { scale: layer.score_scale, cap };
         let shape = self.cache_shape(layer);
         let cache_end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
@@ -192,7 +198,7 @@ impl Session<'_, '_> {
             if let Some(inverse) = inverse {
                 map_query(query, inverse.slice(key_head * head_dim, head_dim));
             }
-            failure.note(scratch.attention.attend(kernels, &cache, key_head, seen, layer.score_scale, query));
+            failure.note(scratch.attention.attend(kernels, &cache, key_head, seen, scoring, query));
         });
         failure.result().map_err(|_| range(index))
     }
@@ -218,7 +224,9 @@ impl Session<'_, '_> {
         destination: Destination,
     ) -> Result<(), SessionError> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        let input = Input::Residual(self.norm_before(index, layer, TensorRole::FfnNorm)?, row);
+        let common = layer.norm_placement == NormPlacement::Common as u8;
+        let of_network = if common { TensorRole::AttentionNorm } else { TensorRole::FfnNorm };
+        let input = Input::Residual(self.norm_before(index, layer, of_network)?, row);
         let curve = self.curve(layer.activation)?;
         if layer.is_gated() {
             let gate = self.product(key(TensorRole::Gate), Destination::A)?;

@@ -5,7 +5,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{Differences, bits, floats, little_endian, number, numbers, section};
-use crate::attention::Attention;
+use crate::attention::{Attention, Scoring};
 use crate::cache::{Cache, CacheShape};
 use crate::format::spec::LayerRecord;
 use crate::kernels::SCALAR;
@@ -61,7 +61,7 @@ pub(super) fn attend(
     let mut out = queries.to_vec();
     for (token, row) in out.chunks_exact_mut(head_dim).enumerate() {
         let seen = if causal { positions - tokens + token + 1 } else { positions };
-        attention.attend(&SCALAR, &cache, last, 0..seen, layer.score_scale, row)?;
+        attention.attend(&SCALAR, &cache, last, 0..seen, Scoring { scale: layer.score_scale, cap: None }, row)?;
     }
     Ok(out)
 }
