@@ -155,6 +155,8 @@ pub fn check_model(spec: &ModelSpec) -> Result<(), PageError> {
         Head::Hidden if spec.embedding.is_some() => Ok(()),
         Head::Hidden => Err(PageError::Output { what: "the hidden state of every token" }),
         Head::MaskedLanguageModel { .. } => Err(PageError::Output { what: "logits of masked tokens" }),
+        Head::TokenClassifier { .. } => Err(PageError::Output { what: "labels of tokens" }),
+        Head::Answers { .. } => Err(PageError::Output { what: "where an answer starts and ends" }),
     }
 }
 

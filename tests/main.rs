@@ -68,6 +68,7 @@ mod students;
 mod support;
 mod synthesis;
 mod targets;
+mod token_heads;
 mod training;
 mod update;
 mod watch;

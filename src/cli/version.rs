@@ -1,7 +1,7 @@
 //! What `slmc --version` says: which artifacts this program reads, what is built in, and whose bits its f32 results have.
 
 use crate::machine::{PORTABLE, RELEASED, numerics_class};
-use slm_runtime::format::header::{MAJOR, MINOR, MINOR_EXITS};
+use slm_runtime::format::header::{MAJOR, MINOR, MINOR_ENCODERS};
 use slm_runtime::layout::STORAGES;
 
 /// Cargo features of the package that are built in.
@@ -13,7 +13,7 @@ const FEATURES: [(&str, bool); 3] = [
 
 /// Without the name, which clap puts before it.
 pub(super) fn long() -> String {
-    let newest = STORAGES.iter().map(|def| def.minor).fold(MINOR_EXITS, u16::max);
+    let newest = STORAGES.iter().map(|def| def.minor).fold(MINOR_ENCODERS, u16::max);
     let features: Vec<&str> = FEATURES.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
     let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     let build = match RELEASED {

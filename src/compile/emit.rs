@@ -6,8 +6,8 @@ use crate::model::size::StoredTensor;
 use crate::text::vocabulary::vocabulary_section;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_DRAFTS, MINOR_EXITS, MINOR_FAMILIES, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING, SECTION_TABLE_OFFSET,
-    SectionKind, SectionRecord,
+    MINOR_DRAFTS, MINOR_ENCODERS, MINOR_EXITS, MINOR_FAMILIES, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING,
+    SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
@@ -186,6 +186,11 @@ fn of_later_families(lowered: &Lowered) -> bool {
     pooled || of_head == relu || lowered.layers.iter().any(of_layer)
 }
 
+/// Whether a model has what only the encoders of a later version have, see [`MINOR_ENCODERS`].
+fn of_later_encoders(lowered: &Lowered) -> bool {
+    [Output::TokenClassifier as u8, Output::Answers as u8].contains(&lowered.model.output)
+}
+
 /// The lowest minor version of the format that knows all that a file holds.
 fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u16 {
     let of_tensor = |tensor: &StoredTensor| {
@@ -196,6 +201,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
         (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
         (of_later_families(lowered), MINOR_FAMILIES),
+        (of_later_encoders(lowered), MINOR_ENCODERS),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Residency), MINOR_STREAMING),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Exits), MINOR_EXITS),
         (!extras.asked.is_empty() || lowered.layers.iter().any(|layer| layer.cache_format != 0), MINOR_DRAFTS),

@@ -189,6 +189,8 @@ pub fn lower(
         Head::MaskedLanguageModel { activation, norm, .. } => {
             (Output::MaskedLanguageModel, curve_id(*activation) as u8, Some(*norm))
         }
+        Head::TokenClassifier { .. } => (Output::TokenClassifier, 0, None),
+        Head::Answers { .. } => (Output::Answers, 0, None),
         Head::Classifier { function: Function::Tanh, .. } => (Output::Classifier, 0, None),
         Head::Classifier { function: Function::Activation(activation), .. } => {
             (Output::Classifier, curve_id(*activation) as u8, None)
@@ -255,7 +257,12 @@ pub fn lower(
         embedding_scale: spec.embedding_scale,
         pooling: spec.embedding.map_or(0, |embedding| pooling(embedding.pooling) as u8),
         normalize: u8::from(spec.embedding.is_some_and(|embedding| embedding.normalize)),
-        reserved_end: [0; 42],
+        reserved_first: [0; 10],
+        separator: match spec.head {
+            Head::Answers { separator } => separator.map_or(0, |token| token + 1),
+            _ => 0,
+        },
+        reserved_end: [0; 28],
     };
     let plan = Plan::new(&model, layers.iter().copied()).ok_or(LowerError::Plan { context })?;
     (model.arena_bytes, model.cache_bytes) = (plan.arena_bytes, plan.cache_bytes);

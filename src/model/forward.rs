@@ -72,7 +72,8 @@ pub struct Output {
     /// Embedding output first, then every layer's, (batch, length, hidden) each; the last one after the final norm, as
     /// transformers counts. Empty unless asked for.
     pub hidden_states: Vec<Tensor<3>>,
-    /// (batch, length, vocabulary); (batch, 1, labels) of a classifier; (batch, length, hidden) of a bare encoder.
+    /// (batch, length, vocabulary); (batch, 1, labels) of a classifier, (batch, length, labels) of one of tokens; (batch,
+    /// length, 2) of answers; (batch, length, hidden) of a bare encoder.
     pub logits: Tensor<3>,
 }
 
@@ -110,13 +111,18 @@ impl<'a> Forward<'a> {
     pub fn embed(&self, batch: &Batch) -> Tensor<3> {
         let [count, length] = batch.dims();
         let embeddings = self.weights.rows(LinearId::global(Role::TokenEmbedding), batch.tokens());
-        let mut hidden = embeddings.reshape([count, length, self.spec.hidden]);
+        let width = self.spec.hidden;
+        let mut hidden = embeddings.reshape([count, length, width]);
         if self.spec.embedding_scale != 1.0 {
             hidden = hidden * self.spec.embedding_scale;
         }
         if self.spec.token_types > 0 {
-            let types = self.weights.matrix(LinearId::global(Role::TypeEmbedding));
-            hidden = hidden + types.narrow(0, 0, 1).unsqueeze::<3>();
+            let types = LinearId::global(Role::TypeEmbedding);
+            hidden = hidden
+                + match token_types(self.spec, batch) {
+                    None => self.weights.matrix(types).narrow(0, 0, 1).unsqueeze::<3>(),
+                    Some(of_tokens) => self.weights.rows(types, &of_tokens).reshape([count, length, width]),
+                };
         }
         if self.spec.positions == Positions::Learned {
             let positions = self.weights.matrix(LinearId::global(Role::PositionEmbedding));
@@ -148,7 +154,7 @@ impl<'a> Forward<'a> {
     /// From the input of the head's first linear to that of its last.
     fn before_last(&self, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } => input,
+            Head::Hidden | Head::LanguageModel { .. } | Head::TokenClassifier { .. } | Head::Answers { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(LinearId::global(Role::MlmTransform), input, observer);
                 self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
@@ -221,6 +227,17 @@ impl<'a> Forward<'a> {
             }
         }
     }
+}
+
+/// The type of every token, sequence by sequence: the second after the first separator. `None` where all are of the first.
+fn token_types(spec: &ModelSpec, batch: &Batch) -> Option<Vec<u32>> {
+    let Head::Answers { separator: Some(separator) } = spec.head else { return None };
+    let [_, length] = batch.dims();
+    let of_sequence = |tokens: &[u32]| -> Vec<u32> {
+        let first = tokens.iter().position(|&token| token == separator).map_or(length, |place| place + 1);
+        (0..length).map(|place| u32::from(place >= first)).collect()
+    };
+    Some(batch.tokens().chunks(length).flat_map(of_sequence).collect())
 }
 
 /// What the head reads of finished hidden states, (batch, length, hidden): a classifier its first position.

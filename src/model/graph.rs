@@ -254,5 +254,8 @@ fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
             let last = one(Role::Classifier, labels.len(), Origin::Function).after(*function);
             vec![one(Role::Pooler, hidden, finished), last]
         }
+        Head::TokenClassifier { .. } | Head::Answers { .. } => {
+            vec![one(Role::Classifier, spec.output_width(), finished)]
+        }
     }
 }

@@ -233,6 +233,39 @@ pub enum Head {
         /// Names by id.
         labels: Vec<String>,
     },
+    /// A classifier over every token.
+    TokenClassifier {
+        /// Names by id.
+        labels: Vec<String>,
+    },
+    /// Two scores of every token, that an answer starts there and that it ends there.
+    Answers {
+        /// What stands between the question and the text it is about: after the first of it tokens are of the second type. Absent
+        /// where all are of the first.
+        separator: Option<u32>,
+    },
+}
+
+impl Head {
+    /// Names of the labels of a classifier, whether of texts or of tokens.
+    pub fn labels(&self) -> Option<&[String]> {
+        match self {
+            Head::Classifier { labels, .. } | Head::TokenClassifier { labels } => Some(labels),
+            _ => None,
+        }
+    }
+
+    /// The output in words.
+    pub fn output(&self) -> &'static str {
+        match self {
+            Head::Hidden => "hidden states",
+            Head::LanguageModel { .. } => "next-token logits",
+            Head::MaskedLanguageModel { .. } => "masked-token logits",
+            Head::Classifier { .. } => "logits of labels",
+            Head::TokenClassifier { .. } => "logits of labels, token by token",
+            Head::Answers { .. } => "scores of where an answer starts and ends",
+        }
+    }
 }
 
 /// How the hidden states of a text become one row, its embedding.

@@ -47,6 +47,10 @@ impl At<'_, '_> {
                 let [teacher, student] = self.before_last(teacher, student)?;
                 self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
             }
+            Head::TokenClassifier { .. } | Head::Answers { .. } => {
+                let [teacher, student] = self.finished()?;
+                self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
+            }
         }
     }
 

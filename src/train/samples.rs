@@ -284,6 +284,9 @@ fn unsuited(task: TrainTask, spec: &ModelSpec) -> SamplesError {
         Head::LanguageModel { .. } => "clm",
         Head::MaskedLanguageModel { .. } => "mlm",
         Head::Classifier { .. } => "classify",
+        Head::TokenClassifier { .. } | Head::Answers { .. } => {
+            "none: labels of tokens and places of answers are not trained here; train it elsewhere and import it"
+        }
         Head::Hidden => "classify, once it has labels: the data of --task classify gives them",
     };
     SamplesError::Task { task, can }

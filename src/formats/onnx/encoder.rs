@@ -93,6 +93,10 @@ impl Composer<'_> {
                 self.linear_as(LinearId::global(Role::Classifier), &pooled, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, Dimension::Fixed(labels.len())]);
             }
+            Head::TokenClassifier { .. } | Head::Answers { .. } => {
+                self.linear_as(LinearId::global(Role::Classifier), hidden, "logits")?;
+                self.graph.declare_output("logits", &[BATCH, LENGTH, Dimension::Fixed(spec.output_width())]);
+            }
         }
         Ok(())
     }

@@ -59,6 +59,8 @@ impl ModelSpec {
             Head::Hidden => Some("hidden states"),
             Head::LanguageModel { .. } => Some("logits of the next token"),
             Head::MaskedLanguageModel { .. } => Some("logits of masked tokens"),
+            Head::TokenClassifier { .. } => Some("labels of tokens"),
+            Head::Answers { .. } => Some("places of answers"),
         };
         if let Some(output) = output {
             return Err(ExitsError::NotAClassifier { output });

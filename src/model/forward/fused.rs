@@ -10,7 +10,7 @@ pub use weights::FusedWeights;
 
 use super::batch::rotary_values;
 use super::layer::Operations;
-use super::{Batch, Observer, Output, Unobserved};
+use super::{Batch, Observer, Output, Unobserved, token_types};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{Activation, AttentionSpec, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
 use burn::tensor::DataError;
@@ -224,7 +224,7 @@ impl<'a> FusedForward<'a> {
     /// From the input of the head's first linear to that of its last.
     pub(super) fn before_last(&self, input: Value, observer: &mut dyn Observer) -> Value {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } => input,
+            Head::Hidden | Head::LanguageModel { .. } | Head::TokenClassifier { .. } | Head::Answers { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
@@ -265,6 +265,7 @@ impl<'a> FusedForward<'a> {
             table: table(Role::TokenEmbedding),
             scale: self.spec.embedding_scale,
             types: (self.spec.token_types > 0).then(|| table(Role::TypeEmbedding)),
+            type_of: token_types(self.spec, batch),
             positions: (self.spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding)),
             tokens: batch.tokens().to_vec(),
             dims: [sequences, length, self.spec.hidden],

@@ -33,6 +33,9 @@ impl LayerSpec {
     }
 }
 
+/// Scores of a token in [`Head::Answers`]: that an answer starts there, and that it ends there.
+const ANSWER_COLUMNS: usize = 2;
+
 /// One tensor a model must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterShape {
@@ -53,7 +56,9 @@ impl ModelSpec {
         match &self.head {
             Head::Hidden => None,
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => Some(LinearId::global(Role::LmHead)),
-            Head::Classifier { .. } => Some(LinearId::global(Role::Classifier)),
+            Head::Classifier { .. } | Head::TokenClassifier { .. } | Head::Answers { .. } => {
+                Some(LinearId::global(Role::Classifier))
+            }
         }
     }
 
@@ -70,12 +75,13 @@ impl ModelSpec {
         }
     }
 
-    /// Columns of the output: vocabulary, labels or hidden width.
+    /// Columns of the output: vocabulary, labels, start and end, or hidden width.
     pub fn output_width(&self) -> usize {
         match &self.head {
             Head::Hidden => self.hidden,
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
-            Head::Classifier { labels, .. } => labels.len(),
+            Head::Classifier { labels, .. } | Head::TokenClassifier { labels } => labels.len(),
+            Head::Answers { .. } => ANSWER_COLUMNS,
         }
     }
 

@@ -343,6 +343,9 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
             walk.matrix(key(R::Pooler), hidden, hidden)?;
             walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
         }
+        Some(Output::TokenClassifier | Output::Answers) => {
+            walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
+        }
         _ => {}
     }
     if matches!(Output::from_number(spec.output), Some(Output::LanguageModel | Output::MaskedLanguageModel)) {

@@ -38,6 +38,9 @@ GPT2 = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 40, "n_layer
 BERT = {**COMMON, **NARROW, "type_vocab_size": 2}
 DISTILBERT = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "dim": 40, "hidden_dim": 72,
               "n_layers": LAYERS, "n_heads": 4, "pad_token_id": 0}
+DISTILBERT_FEW = {**DISTILBERT, "n_layers": 2, "hidden_dim": 56}
+# What stands between a question and the text that it is about.
+SEPARATOR = 2
 GEMMA = {**DECODER, "head_dim": 12, "sliding_window": 16, "tie_word_embeddings": True,
          "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 LFM2 = {**DECODER, "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3,
@@ -118,6 +121,11 @@ CHECKPOINTS = {
     "gpt-neox-sequential": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False}, F16),
     "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", SMALL, BF16),
     "qwen3-embedding": ("Qwen3Config", "Qwen3Model", {**QWEN, **FEW, "head_dim": 16}, BF16),
+    "bert-answers": ("BertConfig", "BertForQuestionAnswering", {**BERT, **FEW, "sep_token_id": SEPARATOR}, F16),
+    "bert-tokens": ("BertConfig", "BertForTokenClassification", {**BERT, **FEW, "num_labels": LABELS}, F16),
+    "distilbert-answers": ("DistilBertConfig", "DistilBertForQuestionAnswering", DISTILBERT_FEW, F16),
+    "electra-tokens": ("ElectraConfig", "ElectraForTokenClassification", {**ELECTRA, "num_labels": LABELS}, F16),
+    "roberta-tokens": ("RobertaConfig", "RobertaForTokenClassification", {**ROBERTA, "num_labels": LABELS}, F16),
 }
 PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1}
 
@@ -148,8 +156,12 @@ def computed(model, generator, padding):
     if padding is not None:
         tokens[1, PADDED_LENGTH:] = padding
         mask[1, PADDED_LENGTH:] = 0
+    types = {}
+    if model.config.model_type == "bert" and hasattr(model, "qa_outputs"):
+        tokens[:, 7] = SEPARATOR
+        types["token_type_ids"] = (torch.arange(LENGTH) > 7).long().expand_as(tokens)
     with torch.no_grad():
-        output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+        output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **types)
     states = list(output.hidden_states)
     if model.config.model_type == "granite":  # slmc divides before the head, where the norm has its gain
         states[-1] = states[-1] / model.config.logits_scaling
@@ -158,6 +170,8 @@ def computed(model, generator, padding):
         golden["attention_mask"] = mask.int()
     if "logits" in output:
         golden["logits"] = output.logits
+    elif "start_logits" in output:
+        golden["logits"] = torch.stack([output.start_logits, output.end_logits], dim=-1)
     else:
         golden["last_hidden_state"] = output.last_hidden_state
     return {name: tensor.contiguous() for name, tensor in golden.items()}

@@ -5,8 +5,9 @@ use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::header::{HEADER_BYTES, OPTIONAL, SectionKind};
 use super::sections::{NEEDED, alignment};
 use super::spec::{
-    Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS,
-    MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, QueryKeyNorm, Stacks,
+    ANSWER_COLUMNS, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
+    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling,
+    QueryKeyNorm, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
@@ -128,7 +129,8 @@ impl<'a> ArtifactView<'a> {
         let may_exit = output == Output::Classifier && spec.final_norm == 0;
         require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
-        later(spec.reserved == 0 && spec.reserved_end == [0; 42], "reserved")?;
+        let zero = spec.reserved == 0 && spec.reserved_first == [0; 10] && spec.reserved_end == [0; 28];
+        later(zero, "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -137,7 +139,8 @@ impl<'a> ArtifactView<'a> {
         require(spec.token_types <= MAX_DIMENSION, "token_types")?;
         let width = match output {
             Output::Hidden => spec.output_width == spec.hidden,
-            Output::Classifier => size(spec.output_width),
+            Output::Classifier | Output::TokenClassifier => size(spec.output_width),
+            Output::Answers => spec.output_width == ANSWER_COLUMNS,
             _ => spec.output_width == spec.vocabulary,
         };
         require(width, "output_width")?;
@@ -147,7 +150,10 @@ impl<'a> ArtifactView<'a> {
         require(spec.embedding_scale > 0.0 && spec.embedding_scale < 1e6, "embedding_scale")?;
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
-        require(kind == ModelKind::Encoder || output != Output::Classifier, "output")?;
+        let of_encoders = matches!(output, Output::Classifier | Output::TokenClassifier | Output::Answers);
+        require(kind == ModelKind::Encoder || !of_encoders, "output")?;
+        let second = output == Output::Answers && spec.token_types > 1;
+        require(spec.separator == 0 || (second && spec.separator <= spec.vocabulary), "separator")?;
         later(spec.pooling == 0 || spec.pooling().is_some(), "pooling")?;
         later(spec.normalize <= 1, "normalize")?;
         require(spec.pooling == 0 || output == Output::Hidden, "pooling")?;

@@ -31,6 +31,8 @@ pub const MINOR_STREAMING: u16 = 10;
 /// Minor version of files of classifiers with exit heads, which readers of an earlier version reject, or with the temperature
 /// of their confidence, which they skip.
 pub const MINOR_EXITS: u16 = 11;
+/// Minor version of files of encoders that came later: with an output for every token.
+pub const MINOR_ENCODERS: u16 = 12;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -50,7 +52,7 @@ record! {
         /// [`MAJOR`]
         major: u16,
         /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`],
-        /// [`MINOR_FAMILIES`], [`MINOR_STREAMING`], [`MINOR_EXITS`] or that of a storage
+        /// [`MINOR_FAMILIES`], [`MINOR_STREAMING`], [`MINOR_EXITS`], [`MINOR_ENCODERS`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,

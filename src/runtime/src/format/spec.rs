@@ -18,6 +18,9 @@ pub const MAX_CHUNK: usize = 64;
 /// Largest number of taps of a short convolution.
 pub const MAX_TAPS: u32 = 64;
 
+/// Columns of [`Output::Answers`]: start, end.
+pub const ANSWER_COLUMNS: u32 = 2;
+
 /// Largest number of rotary tables, and of curves.
 pub const MAX_TABLES: u32 = 16;
 
@@ -87,7 +90,11 @@ record! {
         /// 1 where the pooled row is scaled to length one.
         normalize: u8,
         /// Zero.
-        reserved_end: [u8; 42],
+        reserved_first: [u8; 10],
+        /// One more than the token after the first of which tokens are of the second type; 0 where all are of the first.
+        separator: u32,
+        /// Zero.
+        reserved_end: [u8; 28],
     }
 }
 
@@ -146,6 +153,11 @@ impl ModelRecord {
     /// How hidden states become the one row of output; `None` where the output is another.
     pub fn pooling(&self) -> Option<Pooling> {
         Pooling::from_number(self.pooling)
+    }
+
+    /// The token after the first of which tokens are of the second type; `None` where all are of the first.
+    pub fn separator(&self) -> Option<u32> {
+        self.separator.checked_sub(1)
     }
 
     /// Whether the LM head is the token table.
@@ -313,6 +325,10 @@ pub enum Output {
     MaskedLanguageModel = 3,
     /// One row: logits of the labels.
     Classifier = 4,
+    /// Logits of the labels of every position.
+    TokenClassifier = 13,
+    /// Two scores of every position: that an answer starts there, and that it ends there.
+    Answers = 14,
 }
 
 /// How the hidden states of a text become one row, its embedding.
@@ -374,7 +390,7 @@ from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
 from_number!(NormPlacement: Before, After, Around, Beside, Added);
 from_number!(QueryKeyNorm: Heads, Together);
-from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
+from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier, TokenClassifier, Answers);
 from_number!(Pooling: First, Mean, Maximum, Last);
 from_number!(NormKind: Rms, Layer);
 from_number!(CurveId: Silu, Gelu, GeluTanh, Relu);

@@ -24,6 +24,7 @@ impl Session<'_, '_> {
         let types = if spec.token_types > 0 { Some(table(TensorRole::EmbedType)?) } else { None };
         let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
         let kernels = self.kernels;
+        let second_type = self.second_type;
         let rows = Rows::new(&mut self.buffers.residual[row * hidden..][..tokens.len() * hidden], hidden);
         let failure = Failure::default();
         let scratch = &mut self.scratch[..self.seats];
@@ -35,7 +36,7 @@ impl Session<'_, '_> {
                 (kernels.add)(out, scratch.row);
             }
             if let Some(types) = &types {
-                scalar::row(types, 0, scratch.row);
+                scalar::row(types, usize::from(first + index >= second_type), scratch.row);
                 (kernels.add)(out, scratch.row);
             }
             if let Some(norm) = &norm {
@@ -91,6 +92,8 @@ impl Session<'_, '_> {
         let failed = |stop: Stop| stop.at(layers);
         let norm = self.global_norm(TensorRole::FinalNorm, spec.final_norm)?;
         let mut input = Input::Residual(norm, row);
+        let mut role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let mut bias = TensorRole::LmHead;
         match self.output_kind() {
             Output::Hidden | Output::Classifier => {
                 let out = &mut *self.scratch[0].row;
@@ -98,6 +101,9 @@ impl Session<'_, '_> {
                 return norm.map_or(Ok(()), |norm| norm.apply(self.kernels, out)).map_err(|_| range(layers));
             }
             Output::LanguageModel => {}
+            Output::TokenClassifier | Output::Answers => {
+                (role, bias) = (TensorRole::Classifier, TensorRole::Classifier)
+            }
             Output::MaskedLanguageModel => {
                 let transform = TensorKey::global(TensorRole::MlmTransform, TensorPart::Weight);
                 let transform = [self.product(transform, Destination::B)?];
@@ -110,12 +116,11 @@ impl Session<'_, '_> {
                 input = Input::ScratchB(hidden);
             }
         }
-        let role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
         let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
             matrix: parts.first,
             rest: parts.rest,
-            bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
+            bias: self.optional_vector(TensorKey::global(bias, TensorPart::Bias))?,
             destination: Destination::Output,
             needed,
             #[cfg(feature = "streaming")]

@@ -132,6 +132,7 @@ impl<'a, 'm> Session<'a, 'm> {
         let types = table(spec.token_types > 0, TensorRole::EmbedType)?;
         let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
         let kernels = self.kernels;
+        let second_type = self.second_type;
         let Some(pieces) = &mut self.pieces else { return Err(ReadError::Interrupted.into()) };
         let mut look_up =
             |table: &(Parts<'_>, [Option<Source>; 2]), row: usize, put: &mut dyn FnMut(&Matrix<'_>, usize)| {
@@ -156,8 +157,9 @@ impl<'a, 'm> Session<'a, 'm> {
                 look_up(words, token as usize, &mut |matrix, row| scalar::scaled_row(matrix, row, scale, out))?;
             }
             let scratch = &mut *self.scratch[0].row;
-            for (table, row) in places.iter().map(|places| (places, first + index)).chain(types.iter().map(|t| (t, 0)))
-            {
+            let kind = usize::from(first + index >= second_type);
+            let places = places.iter().map(|places| (places, first + index));
+            for (table, row) in places.chain(types.iter().map(|types| (types, kind))) {
                 look_up(table, row, &mut |matrix, row| scalar::row(matrix, row, scratch))?;
                 (kernels.add)(out, scratch);
             }
