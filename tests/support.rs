@@ -12,7 +12,7 @@ pub(crate) const TOKEN_REFUSED: &str =
     if cfg!(feature = "pkcs11") { "has its PIN in it" } else { "keys on tokens are not read by this build" };
 
 /// Every golden checkpoint. One that is added must be named here; one that is missing fails every test of the families.
-pub(crate) const GOLDEN: [&str; 46] = [
+pub(crate) const GOLDEN: [&str; 56] = [
     "bert-answers",
     "bert-classifier",
     "bert-encoder",
@@ -25,6 +25,8 @@ pub(crate) const GOLDEN: [&str; 46] = [
     "distilbert-mlm",
     "electra-classifier",
     "electra-mlm",
+    "electra-small-classifier",
+    "electra-small-tokens",
     "electra-tokens",
     "gemma3-text",
     "gpt2",
@@ -45,6 +47,14 @@ pub(crate) const GOLDEN: [&str; 46] = [
     "mistral",
     "mistral-sliding-window-8",
     "mobilellm",
+    "modernbert-classifier",
+    "modernbert-encoder",
+    "modernbert-mean-classifier",
+    "modernbert-mlm",
+    "modernbert-mlm-padded",
+    "nomic-bert-classifier",
+    "nomic-bert-encoder",
+    "nomic-bert-mlm-padded",
     "olmo2",
     "opt",
     "phi3-fused-qkv",

@@ -11,7 +11,9 @@ use slm_runtime::format::header::{
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
-use slm_runtime::format::spec::{Block, CacheFormat, CurveId, LayerRecord, NormPlacement, Output, QueryKeyNorm};
+use slm_runtime::format::spec::{
+    Block, CacheFormat, CurveId, LayerRecord, NormKind, NormPlacement, Output, QueryKeyNorm,
+};
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
@@ -188,7 +190,15 @@ fn of_later_families(lowered: &Lowered) -> bool {
 
 /// Whether a model has what only the encoders of a later version have, see [`MINOR_ENCODERS`].
 fn of_later_encoders(lowered: &Lowered) -> bool {
-    [Output::TokenClassifier as u8, Output::Answers as u8].contains(&lowered.model.output)
+    let model = &lowered.model;
+    let of_layer = |layer: &LayerRecord| {
+        layer.norm_placement == NormPlacement::Network as u8
+            || layer.norm == NormKind::LayerUnbiased as u8
+            || (!model.is_decoder() && layer.window > 0)
+    };
+    let of_tokens = [Output::TokenClassifier as u8, Output::Answers as u8].contains(&model.output);
+    let of_model = model.embedding_width != 0 || model.head_norm != 0 || model.classifies_mean();
+    of_tokens || of_model || lowered.layers.iter().any(of_layer)
 }
 
 /// The lowest minor version of the format that knows all that a file holds.

@@ -20,7 +20,9 @@ mod llama;
 mod ministral3;
 mod mistral;
 mod mobilellm;
+mod modernbert;
 mod narrower;
+mod nomic_bert;
 mod olmo2;
 mod opt;
 mod phi3;
@@ -79,7 +81,7 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 23] = [
+pub const FAMILIES: [Family; 25] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
@@ -93,6 +95,8 @@ pub const FAMILIES: [Family; 23] = [
     ministral3::FAMILY,
     mistral::FAMILY,
     mobilellm::FAMILY,
+    modernbert::FAMILY,
+    nomic_bert::FAMILY,
     olmo2::FAMILY,
     opt::FAMILY,
     phi3::FAMILY,

@@ -24,8 +24,8 @@ pub use staged::{StagedContext, StagedForward};
 pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
-use super::spec::{Activation, Function, Head, ModelSpec, Norm, NormKind, Positions};
-use burn::tensor::{Device, Tensor, activation};
+use super::spec::{Activation, ClassifierState, Function, Head, ModelSpec, Norm, NormKind, Positions};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
 pub trait Observer {
@@ -111,7 +111,7 @@ impl<'a> Forward<'a> {
     pub fn embed(&self, batch: &Batch) -> Tensor<3> {
         let [count, length] = batch.dims();
         let embeddings = self.weights.rows(LinearId::global(Role::TokenEmbedding), batch.tokens());
-        let width = self.spec.hidden;
+        let width = self.spec.embedding_width;
         let mut hidden = embeddings.reshape([count, length, width]);
         if self.spec.embedding_scale != 1.0 {
             hidden = hidden * self.spec.embedding_scale;
@@ -128,9 +128,12 @@ impl<'a> Forward<'a> {
             let positions = self.weights.matrix(LinearId::global(Role::PositionEmbedding));
             hidden = hidden + positions.narrow(0, batch.start(), length).unsqueeze::<3>();
         }
-        match self.spec.embedding_norm {
-            Some(norm) => self.norm(hidden, norm, None, NormSite::Embedding),
-            None => hidden,
+        if let Some(norm) = self.spec.embedding_norm {
+            hidden = self.norm(hidden, norm, None, NormSite::Embedding);
+        }
+        match self.spec.projects_embeddings() {
+            true => self.linear(LinearId::global(Role::EmbeddingProjection), hidden, &mut Unobserved),
+            false => hidden,
         }
     }
 
@@ -144,7 +147,12 @@ impl<'a> Forward<'a> {
 
     /// Logits of finished hidden states; shapes as in [`Output::logits`].
     pub fn head(&self, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
-        let last = self.before_last(head_input(self.spec, hidden), observer);
+        self.head_of(hidden, None, observer)
+    }
+
+    /// The same, where `present` says which positions are not padding, (batch, length).
+    fn head_of(&self, hidden: Tensor<3>, present: Option<&[bool]>, observer: &mut dyn Observer) -> Tensor<3> {
+        let last = self.before_last(head_input(self.spec, hidden, present), observer);
         match self.spec.last_linear() {
             Some(id) => self.linear(id, last, observer),
             None => last,
@@ -166,16 +174,21 @@ impl<'a> Forward<'a> {
     /// A classifier's pooler and its function.
     fn pooled(&self, pooler: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let pooled = self.linear(pooler, input, observer);
-        match &self.spec.head {
-            Head::Classifier { function: Function::Activation(activation), .. } => activate(pooled, *activation),
-            _ => pooled.tanh(),
+        let Head::Classifier { function, norm, .. } = &self.spec.head else { return pooled };
+        let pooled = match function {
+            Function::Activation(activation) => activate(pooled, *activation),
+            Function::Tanh => pooled.tanh(),
+        };
+        match norm {
+            Some(norm) => self.norm(pooled, *norm, None, NormSite::MlmTransform),
+            None => pooled,
         }
     }
 
     /// Logits of the exit head after `layers` layers, whose output is `hidden`: (batch, 1, labels).
     pub fn exit(&self, layers: usize, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let [pooler, classifier] = ModelSpec::exit_linears(layers);
-        let pooled = self.pooled(pooler, head_input(self.spec, hidden), observer);
+        let pooled = self.pooled(pooler, head_input(self.spec, hidden, None), observer);
         self.linear(classifier, pooled, observer)
     }
 
@@ -194,7 +207,7 @@ impl<'a> Forward<'a> {
         if self.keep_hidden_states {
             hidden_states.push(hidden.clone());
         }
-        Output { hidden_states, logits: self.head(hidden, observer) }
+        Output { hidden_states, logits: self.head_of(hidden, batch.mask(), observer) }
     }
 
     /// input · weightᵀ + bias over the last dimension.
@@ -220,10 +233,11 @@ impl<'a> Forward<'a> {
                 let weight = if norm.kind == NormKind::RmsOnePlus { weight + 1.0 } else { weight };
                 input / (mean_square + norm.epsilon).sqrt() * weight
             }
-            NormKind::Layer => {
+            NormKind::Layer | NormKind::LayerUnbiased => {
                 let centred = input.clone() - input.mean_dim(2);
                 let variance = centred.clone().square().mean_dim(2);
-                centred / (variance + norm.epsilon).sqrt() * part(Part::Weight) + part(Part::Bias)
+                let normed = centred / (variance + norm.epsilon).sqrt() * part(Part::Weight);
+                if norm.kind == NormKind::Layer { normed + part(Part::Bias) } else { normed }
             }
         }
     }
@@ -240,10 +254,22 @@ fn token_types(spec: &ModelSpec, batch: &Batch) -> Option<Vec<u32>> {
     Some(batch.tokens().chunks(length).flat_map(of_sequence).collect())
 }
 
-/// What the head reads of finished hidden states, (batch, length, hidden): a classifier its first position.
-fn head_input(spec: &ModelSpec, hidden: Tensor<3>) -> Tensor<3> {
-    match spec.head {
-        Head::Classifier { .. } => hidden.narrow(1, 0, 1),
+/// What the head reads of finished hidden states, (batch, length, hidden): a classifier its first position, or the mean of those
+/// that are `present`.
+fn head_input(spec: &ModelSpec, hidden: Tensor<3>, present: Option<&[bool]>) -> Tensor<3> {
+    match (&spec.head, present) {
+        (Head::Classifier { state: ClassifierState::First, .. }, _) => hidden.narrow(1, 0, 1),
+        (Head::Classifier { state: ClassifierState::Mean, .. }, None) => hidden.mean_dim(1),
+        (Head::Classifier { state: ClassifierState::Mean, .. }, Some(present)) => {
+            let [count, length, _] = hidden.dims();
+            let shares = present.chunks(length).flat_map(|tokens| {
+                let share = 1.0 / tokens.iter().filter(|&&token| token).count().max(1) as f32;
+                tokens.iter().map(move |&token| if token { share } else { 0.0 })
+            });
+            let shares = TensorData::new(shares.collect::<Vec<f32>>(), [count, length, 1]);
+            let shares = Tensor::<3>::from_data(shares, &hidden.device());
+            (hidden * shares).sum_dim(1)
+        }
         _ => hidden,
     }
 }

@@ -25,6 +25,15 @@ pub enum NormKind {
     RmsOnePlus,
     /// Mean and variance, weight and bias.
     Layer,
+    /// Mean and variance, weight only.
+    LayerUnbiased,
+}
+
+impl NormKind {
+    /// Whether the mean is taken off.
+    pub fn is_centred(self) -> bool {
+        matches!(self, NormKind::Layer | NormKind::LayerUnbiased)
+    }
 }
 
 /// A norm without its weights.
@@ -49,12 +58,19 @@ pub enum NormPlacement {
     Beside,
     /// x + norm(f(x))
     Added,
+    /// x + attention(x), then x + network(norm(x))
+    Network,
 }
 
 impl NormPlacement {
-    /// Whether a norm stands before each part.
-    pub fn is_before(self) -> bool {
+    /// Whether a norm stands before what mixes positions.
+    pub fn is_before_mixer(self) -> bool {
         matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside)
+    }
+
+    /// Whether one stands before the network.
+    pub fn is_before_network(self) -> bool {
+        self.is_before_mixer() || self == NormPlacement::Network
     }
 
     /// Whether what a part adds is normed.
@@ -122,7 +138,8 @@ pub struct AttentionSpec {
     pub query_key_norm: Option<QueryKeyNorm>,
     /// Rotation of queries and keys.
     pub rotary: Option<RotarySpec>,
-    /// Positions a decoder's token attends to, its own included; all before it where absent.
+    /// Positions that a token attends to on each side that it sees, its own included; all of them where absent. Of causal models
+    /// that is the side before it, of others both.
     pub window: Option<usize>,
 }
 
@@ -207,6 +224,15 @@ impl LayerSpec {
     }
 }
 
+/// The state of a text that a classifier reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierState {
+    /// That of the first token.
+    First,
+    /// The mean of all.
+    Mean,
+}
+
 /// The head on the last hidden state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Head {
@@ -225,11 +251,19 @@ pub enum Head {
         norm: Norm,
         /// Whether the token table is the head's weight.
         tied: bool,
+        /// Whether the dense layer and the last matrix have biases.
+        biases: [bool; 2],
     },
-    /// A dense layer with a function over the first token, its pooler, then a classifier.
+    /// A dense layer with a function over a pooled state, its pooler, then a classifier.
     Classifier {
+        /// The state that it reads.
+        state: ClassifierState,
         /// The function of the pooler.
         function: Function,
+        /// The norm after it, where there is one.
+        norm: Option<Norm>,
+        /// Whether the pooler has a bias.
+        bias: bool,
         /// Names by id.
         labels: Vec<String>,
     },
@@ -247,6 +281,16 @@ pub enum Head {
 }
 
 impl Head {
+    /// A classifier over the first token, as most families have it.
+    pub fn classifier(function: Function, labels: Vec<String>) -> Self {
+        Head::Classifier { state: ClassifierState::First, function, norm: None, bias: true, labels }
+    }
+
+    /// The head of a masked language model, as most families have it.
+    pub fn masked(activation: Activation, norm: Norm, tied: bool) -> Self {
+        Head::MaskedLanguageModel { activation, norm, tied, biases: [true; 2] }
+    }
+
     /// Names of the labels of a classifier, whether of texts or of tokens.
     pub fn labels(&self) -> Option<&[String]> {
         match self {
@@ -322,6 +366,8 @@ pub struct ModelSpec {
     pub vocabulary: usize,
     /// Width of the residual stream.
     pub hidden: usize,
+    /// Width of the tables and the norm of the embeddings: where it is below `hidden`, a projection follows them.
+    pub embedding_width: usize,
     /// Most positions.
     pub context: usize,
     /// Rows of the token-type table; 0 where there is none.
@@ -372,6 +418,11 @@ impl Stored {
 }
 
 impl ModelSpec {
+    /// Whether embeddings are projected to the width of the residual stream.
+    pub fn projects_embeddings(&self) -> bool {
+        self.embedding_width != self.hidden
+    }
+
     /// Most tokens of a text: of an artifact the context, unless another is asked for.
     pub fn text_context(&self) -> usize {
         self.longest_text.unwrap_or(self.context)

@@ -41,10 +41,13 @@ impl At<'_, '_> {
                 }
                 if tied { Ok(()) } else { self.language(&teacher, &student) }
             }
-            Head::Classifier { .. } => {
+            Head::Classifier { norm, .. } => {
                 let [teacher, student] = self.finished()?;
                 self.readers(&[LinearId::global(Role::Pooler)], &teacher, &student)?;
                 let [teacher, student] = self.before_last(teacher, student)?;
+                if norm.is_some() && self.narrower() {
+                    self.fit_channels(None, NormSite::MlmTransform, &teacher, &student)?;
+                }
                 self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
             }
             Head::TokenClassifier { .. } | Head::Answers { .. } => {

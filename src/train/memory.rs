@@ -251,7 +251,11 @@ impl TrainingNeed<'_> {
 /// Floats a token that the operations of a layer keep for the backward pass, their inputs for the most part.
 fn kept_floats(layer: &LayerSpec, hidden: usize) -> usize {
     let states = match layer.norm_placement {
-        NormPlacement::Pre | NormPlacement::Post | NormPlacement::Beside | NormPlacement::Added => 4 * hidden,
+        NormPlacement::Pre
+        | NormPlacement::Post
+        | NormPlacement::Beside
+        | NormPlacement::Added
+        | NormPlacement::Network => 4 * hidden,
         NormPlacement::Around => 6 * hidden,
     };
     let mixer = match &layer.mixer {

@@ -81,7 +81,7 @@ impl Composer<'_> {
                 self.linear_as(LinearId::global(Role::LmHead), &inner, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, LENGTH, Dimension::Fixed(spec.vocabulary)]);
             }
-            Head::Classifier { function, labels } => {
+            Head::Classifier { function, labels, .. } => {
                 let first = self.graph.integer(0);
                 let along = vec![AttributeProto::int("axis", 1)];
                 let first = self.graph.node("Gather", "head.first", &[hidden, &first], along);

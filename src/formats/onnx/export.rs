@@ -155,6 +155,10 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         let why = "its encoders have learned positions and see whole sequences; export the model as safetensors";
         return not_said(format!("the attention of this {}", spec.family), why);
     }
+    if spec.projects_embeddings() {
+        let why = "its encoders have tables as wide as their layers; export the model as safetensors, or compile it";
+        return not_said(format!("the embeddings of this {}", spec.family), why);
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! y(t) = scale · E(id(t)) + types(type(t)) + positions(start + t mod length)
 //! ```
 //!
-//! and rows chosen from a value. A row's gradients are added in the order of the tokens.
+//! and rows chosen from a value, or their means. A row's gradients are added in the order of the tokens.
 
 use crate::node::{Value, record, recycle, slice, tensor};
 use crate::weights::Weight;
@@ -101,6 +101,33 @@ pub fn select(input: &Value, rows: Arc<Vec<usize>>) -> Value {
         let mut dx = vec![0.0; count];
         for (dy, &row) in slice(&gradient).chunks_exact(width).zip(rows.iter()) {
             dx[row * width..][..width].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+        }
+        let dx: FlexTensor = tensor(dx, &dims);
+        [Some(dx)]
+    })
+}
+
+/// The mean of each group of rows of the last dimension, (groups, width).
+pub fn mean_of(input: &Value, groups: Arc<Vec<Vec<usize>>>) -> Value {
+    let width = input.width();
+    let x = input.tensor();
+    let values = slice(&x);
+    let mut means = vec![0.0; groups.len() * width];
+    for (mean, group) in means.chunks_exact_mut(width).zip(groups.iter()) {
+        for &row in group {
+            mean.iter_mut().zip(&values[row * width..][..width]).for_each(|(sum, value)| *sum += value);
+        }
+        mean.iter_mut().for_each(|sum| *sum /= group.len().max(1) as f32);
+    }
+    let result = tensor(means, &[groups.len(), width]);
+    let (dims, count) = (input.dims(), values.len());
+    record([input], result, move |gradient, [_]| {
+        let mut dx = vec![0.0; count];
+        for (dy, group) in slice(&gradient).chunks_exact(width).zip(groups.iter()) {
+            let share = 1.0 / group.len().max(1) as f32;
+            for &row in group {
+                dx[row * width..][..width].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy * share);
+            }
         }
         let dx: FlexTensor = tensor(dx, &dims);
         [Some(dx)]

@@ -62,9 +62,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         (Some(head), _) => head,
         (None, Some(BARE)) => Head::Hidden,
         (None, Some(MASKED | "BertForPreTraining")) => {
-            Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? }
+            Head::masked(activation, norm, config.flag("tie_word_embeddings")?)
         }
-        (None, Some(CLASSIFIER)) => Head::Classifier { function: Function::Tanh, labels: labels(config)? },
+        (None, Some(CLASSIFIER)) => Head::classifier(Function::Tanh, labels(config)?),
         _ => {
             let supported = "BertModel, BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification, \
                              BertForQuestionAnswering";

@@ -141,6 +141,7 @@ pub(super) fn model(
         causal: true,
         vocabulary,
         hidden: config.size("hidden_size")?,
+        embedding_width: config.size("hidden_size")?,
         context: context(config)?,
         token_types: 0,
         positions: Positions::Rotary,

@@ -69,12 +69,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let head = match (encoder::token_head(config, class, "DistilBert")?, class) {
         (Some(head), _) => head,
         (None, Some(BARE)) => Head::Hidden,
-        (None, Some(MASKED)) => {
-            Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? }
-        }
-        (None, Some(CLASSIFIER)) => {
-            Head::Classifier { function: Function::Activation(Activation::Relu), labels: labels(config)? }
-        }
+        (None, Some(MASKED)) => Head::masked(activation, norm, config.flag("tie_word_embeddings")?),
+        (None, Some(CLASSIFIER)) => Head::classifier(Function::Activation(Activation::Relu), labels(config)?),
         _ => {
             let supported = "DistilBertModel, DistilBertForMaskedLM, DistilBertForSequenceClassification, \
                              DistilBertForTokenClassification, DistilBertForQuestionAnswering";
@@ -94,6 +90,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         causal: false,
         vocabulary,
         hidden,
+        embedding_width: hidden,
         context: config.size("max_position_embeddings")?,
         token_types: 0,
         positions: Positions::Learned,

@@ -65,6 +65,7 @@ pub(super) fn model(
         causal: false,
         vocabulary,
         hidden,
+        embedding_width: hidden,
         context,
         token_types: config.size("type_vocab_size")?,
         positions: Positions::Learned,

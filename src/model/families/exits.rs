@@ -8,7 +8,7 @@
 use super::{Family, TensorName};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, ParameterId, Role};
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::{ClassifierState, Head, ModelSpec};
 use serde_json::{Map, Value, json};
 
 /// Key of the exits.
@@ -55,7 +55,8 @@ impl ModelSpec {
     /// [`ExitsError`].
     pub fn check_exits(&self, exits: &[usize]) -> Result<(), ExitsError> {
         let output = match &self.head {
-            Head::Classifier { .. } => None,
+            Head::Classifier { state: ClassifierState::First, norm: None, .. } if self.final_norm.is_none() => None,
+            Head::Classifier { .. } => Some("labels of normed or averaged states"),
             Head::Hidden => Some("hidden states"),
             Head::LanguageModel { .. } => Some("logits of the next token"),
             Head::MaskedLanguageModel { .. } => Some("logits of masked tokens"),

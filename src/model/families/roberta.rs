@@ -138,11 +138,9 @@ fn spec(config: &Config, names: &Names) -> Result<ModelSpec, ConfigError> {
         // Its dense layer has the exact GELU, whatever the layers have.
         (None, Some(class)) if class == names.masked => {
             let tied = config.flag("tie_word_embeddings")?;
-            Head::MaskedLanguageModel { activation: Activation::Gelu, norm, tied }
+            Head::masked(Activation::Gelu, norm, tied)
         }
-        (None, Some(class)) if class == names.classifier => {
-            Head::Classifier { function: Function::Tanh, labels: labels(config)? }
-        }
+        (None, Some(class)) if class == names.classifier => Head::classifier(Function::Tanh, labels(config)?),
         _ => return Err(config.unsupported("architectures", names.family, names.supported)),
     };
     let leading_positions = first_position(config)?;

@@ -12,10 +12,12 @@ use super::batch::rotary_values;
 use super::layer::Operations;
 use super::{Batch, Observer, Output, Unobserved, token_types};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{Activation, AttentionSpec, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
+use crate::model::spec::{
+    Activation, AttentionSpec, ClassifierState, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec,
+};
 use burn::tensor::DataError;
 use slm_fused::activation::{activate, tanh};
-use slm_fused::embedding::{Embedding, embed, select};
+use slm_fused::embedding::{Embedding, embed, mean_of, select};
 use slm_fused::linear::{Linear, linear};
 use slm_fused::node::{Value, apart, joined, recomputed, tensor};
 use slm_fused::norm::{Segment, norm};
@@ -183,6 +185,9 @@ impl<'a> FusedForward<'a> {
             rows.len() == sequences * per_sequence && rows.iter().enumerate().all(|(index, &row)| index == row as usize)
         };
         let input = match &self.spec.head {
+            Head::Classifier { state: ClassifierState::Mean, .. } => {
+                mean_of(&last, Arc::new(present_rows(batch, rows)))
+            }
             Head::Classifier { .. } => select(&last, Arc::new(rows.iter().map(|&row| row as usize * length).collect())),
             _ if every(length) => last,
             _ => select(&last, Arc::new(rows.iter().map(|&row| row as usize).collect())),
@@ -205,11 +210,14 @@ impl<'a> FusedForward<'a> {
     /// A classifier's pooler and its function.
     pub(super) fn pooled(&self, pooler: LinearId, input: &Value, observer: &mut dyn Observer) -> Value {
         let pooled = self.linear(input, &[pooler], None, observer);
-        match &self.spec.head {
-            Head::Classifier { function: Function::Activation(activation), .. } => {
-                activate(&pooled, function(*activation), false)
-            }
-            _ => tanh(&pooled),
+        let Head::Classifier { function: own, norm, .. } = &self.spec.head else { return pooled };
+        let pooled = match own {
+            Function::Activation(activation) => activate(&pooled, function(*activation), false),
+            Function::Tanh => tanh(&pooled),
+        };
+        match norm {
+            Some(norm) => self.norm(&pooled, *norm, None, NormSite::MlmTransform),
+            None => pooled,
         }
     }
 
@@ -268,13 +276,16 @@ impl<'a> FusedForward<'a> {
             type_of: token_types(self.spec, batch),
             positions: (self.spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding)),
             tokens: batch.tokens().to_vec(),
-            dims: [sequences, length, self.spec.hidden],
+            dims: [sequences, length, self.spec.embedding_width],
             start: batch.start(),
         };
-        let hidden = embed(embedding, root);
-        match self.spec.embedding_norm {
-            Some(norm) => self.norm(&hidden, norm, None, NormSite::Embedding),
-            None => hidden,
+        let mut hidden = embed(embedding, root);
+        if let Some(norm) = self.spec.embedding_norm {
+            hidden = self.norm(&hidden, norm, None, NormSite::Embedding);
+        }
+        match self.spec.projects_embeddings() {
+            true => self.linear(&hidden, &[LinearId::global(Role::EmbeddingProjection)], None, &mut Unobserved),
+            false => hidden,
         }
     }
 
@@ -318,12 +329,22 @@ impl<'a> FusedForward<'a> {
     }
 }
 
+/// The rows of each sequence that are not padding.
+fn present_rows(batch: &Batch, sequences: &[i32]) -> Vec<Vec<usize>> {
+    let [_, length] = batch.dims();
+    let of_sequence = |&sequence: &i32| {
+        let first = sequence as usize * length;
+        (first..first + length).filter(|&row| batch.mask().is_none_or(|mask| mask[row])).collect()
+    };
+    sequences.iter().map(of_sequence).collect()
+}
+
 /// The same norm.
 pub(super) fn kind(norm: Norm) -> slm_fused::norm::Norm {
     let kind = match norm.kind {
         NormKind::Rms => slm_fused::norm::NormKind::Rms,
         NormKind::RmsOnePlus => slm_fused::norm::NormKind::RmsOnePlus,
-        NormKind::Layer => slm_fused::norm::NormKind::Layer,
+        NormKind::Layer | NormKind::LayerUnbiased => slm_fused::norm::NormKind::Layer,
     };
     slm_fused::norm::Norm { kind, epsilon: norm.epsilon }
 }

@@ -128,7 +128,7 @@ impl<'a> StagedForward<'a> {
             Operands::Plain(forward) => forward.finish(hidden),
             Operands::Fused(weights) => self.fused(weights).finish(value(hidden)).into_tensor(),
         };
-        head_input(self.spec, finished)
+        head_input(self.spec, finished, None)
     }
 
     /// From the output of the last layer to the model's, as [`Forward::run`], shown to `observer`.
@@ -138,7 +138,7 @@ impl<'a> StagedForward<'a> {
             Operands::Fused(weights) => {
                 let fused = self.fused(weights);
                 let finished = fused.finish(value(hidden)).into_tensor();
-                let last = fused.before_last(value(head_input(self.spec, finished)), observer);
+                let last = fused.before_last(value(head_input(self.spec, finished, None)), observer);
                 match self.spec.last_linear() {
                     Some(id) => fused.linear(&last, &[id], None, observer).into_tensor(),
                     None => last.into_tensor(),
@@ -157,7 +157,7 @@ impl<'a> StagedForward<'a> {
 
     /// What the first linear of an exit head reads of its layer's output.
     pub fn exit_input(&self, hidden: Tensor<3>) -> Tensor<3> {
-        head_input(self.spec, hidden)
+        head_input(self.spec, hidden, None)
     }
 
     /// What the classifier of the exit head after `layers` layers reads, of what its pooler reads.

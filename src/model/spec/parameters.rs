@@ -9,10 +9,11 @@ impl LayerSpec {
     fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
         let added = self.norm_placement.is_on_added();
         let own = self.norm_placement != NormPlacement::Added;
+        let first = own && self.norm_placement != NormPlacement::Network;
         let mut out = Vec::new();
         match &self.mixer {
             Mixer::Attention(attention) => {
-                out.extend(own.then_some((NormSite::Attention, hidden)));
+                out.extend(first.then_some((NormSite::Attention, hidden)));
                 match attention.query_key_norm {
                     None => {}
                     Some(QueryKeyNorm::Heads) => {
@@ -71,6 +72,7 @@ impl ModelSpec {
     pub fn multiplies(&self, id: LinearId) -> bool {
         match id.role {
             Role::TokenEmbedding => self.tied_head(),
+            Role::EmbeddingProjection => true,
             role => role.class() != Class::Embedding,
         }
     }
@@ -114,8 +116,12 @@ impl ModelSpec {
                     _ => layer.ffn.bias,
                 }
             }
-            (None, Role::LmHead) => matches!(self.head, Head::MaskedLanguageModel { .. }),
-            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler | Role::Classifier),
+            (None, role) => match (role, &self.head) {
+                (Role::MlmTransform, Head::MaskedLanguageModel { biases: [dense, _], .. }) => *dense,
+                (Role::LmHead, Head::MaskedLanguageModel { biases: [_, last], .. }) => *last,
+                (Role::Pooler, Head::Classifier { bias, .. }) => *bias,
+                _ => matches!(role, Role::Classifier | Role::EmbeddingProjection),
+            },
         }
     }
 
@@ -123,14 +129,18 @@ impl ModelSpec {
     pub fn norms(&self) -> Vec<(Option<u16>, NormSite, Norm, usize)> {
         let hidden = self.hidden;
         let mut out = Vec::new();
-        out.extend(self.embedding_norm.map(|norm| (None, NormSite::Embedding, norm, hidden)));
+        let of_embeddings = |norm| (None, NormSite::Embedding, norm, self.embedding_width);
+        out.extend(self.embedding_norm.map(of_embeddings));
         for (n, layer) in self.layers.iter().enumerate() {
             out.extend(layer.norms(hidden).into_iter().map(|(site, width)| (Some(n as u16), site, layer.norm, width)));
         }
         out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm, hidden)));
-        if let Head::MaskedLanguageModel { norm, .. } = self.head {
-            out.push((None, NormSite::MlmTransform, norm, hidden));
-        }
+        let of_head = match self.head {
+            Head::MaskedLanguageModel { norm, .. } => Some(norm),
+            Head::Classifier { norm, .. } => norm,
+            _ => None,
+        };
+        out.extend(of_head.map(|norm| (None, NormSite::MlmTransform, norm, hidden)));
         out
     }
 

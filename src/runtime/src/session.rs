@@ -341,7 +341,7 @@ impl<'a, 'm> Session<'a, 'm> {
         match self.output_kind() {
             Output::Classifier => {
                 if !left {
-                    self.classify()?;
+                    self.classify(tokens.len())?;
                     #[cfg(feature = "exits")]
                     {
                         self.left_after = self.artifact.spec().layers as usize;

@@ -62,13 +62,19 @@ impl Tokenizer {
     ) -> Result<Encoded<Range<usize>>, TokenizerError> {
         let first = self.tokenizer.encode(question, false).map_err(|error| self.encode_error(question, error))?;
         let second = self.tokenizer.encode(text, false).map_err(|error| self.encode_error(text, error))?;
+        let mut of_question = first.len();
         let (encoding, cut) = self.surrounded(text, Some(first), second, context)?;
-        let special = encoding.get_special_tokens_mask();
-        let place = |(index, &(start, end)): (usize, &(usize, usize))| {
-            let of_text = special[index] == 0 && encoding.token_to_sequence(index) == Some(1);
-            of_text.then_some(start..end)
+        // Which of both a token is of, the encoding no longer says: the question's come first.
+        let place = |(&(start, end), &special): (&(usize, usize), &u32)| {
+            if special != 0 {
+                return None;
+            }
+            let before = of_question > 0;
+            of_question = of_question.saturating_sub(1);
+            (!before).then_some(start..end)
         };
-        let places = encoding.get_offsets().iter().enumerate().map(place).collect();
+        let special = encoding.get_special_tokens_mask();
+        let places = encoding.get_offsets().iter().zip(special).map(place).collect();
         Ok(Encoded { tokens: self.with_rows(encoding.get_ids())?, places, cut })
     }
 

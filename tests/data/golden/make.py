@@ -52,6 +52,11 @@ SMALL = {**DECODER, **FEW}
 # The first position is the one after padding's.
 ROBERTA = {**BERT, **FEW, "type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": CONTEXT + 2}
 ELECTRA = {**BERT, **FEW, "embedding_size": BERT["hidden_size"]}
+# A window of three tokens on each side, but in every third layer.
+MODERNBERT = {**COMMON, **NARROW, "intermediate_size": 56, "num_hidden_layers": 4, "local_attention": 7,
+              "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+BIASES = {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True, "decoder_bias": False}
+NOMIC = {**BERT, **FEW}
 SMOLLM3 = {**SMALL, "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 8}
 GRANITE = {**SMALL, "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
            "logits_scaling": 4.0, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
@@ -126,8 +131,23 @@ CHECKPOINTS = {
     "distilbert-answers": ("DistilBertConfig", "DistilBertForQuestionAnswering", DISTILBERT_FEW, F16),
     "electra-tokens": ("ElectraConfig", "ElectraForTokenClassification", {**ELECTRA, "num_labels": LABELS}, F16),
     "roberta-tokens": ("RobertaConfig", "RobertaForTokenClassification", {**ROBERTA, "num_labels": LABELS}, F16),
+    "electra-small-tokens": ("ElectraConfig", "ElectraForTokenClassification",
+                             {**ELECTRA, "embedding_size": 24, "num_labels": LABELS}, F16),
+    "electra-small-classifier": ("ElectraConfig", "ElectraForSequenceClassification",
+                                 {**ELECTRA, "embedding_size": 24, "num_labels": LABELS}, F16),
+    "modernbert-mlm": ("ModernBertConfig", "ModernBertForMaskedLM", MODERNBERT, F16),
+    "modernbert-mlm-padded": ("ModernBertConfig", "ModernBertForMaskedLM", {**MODERNBERT, **BIASES}, F16),
+    "modernbert-encoder": ("ModernBertConfig", "ModernBertModel", MODERNBERT, F16),
+    "modernbert-classifier": ("ModernBertConfig", "ModernBertForSequenceClassification",
+                              {**MODERNBERT, "num_labels": LABELS}, F16),
+    "modernbert-mean-classifier": ("ModernBertConfig", "ModernBertForSequenceClassification",
+                                   {**MODERNBERT, "num_labels": LABELS, "classifier_pooling": "mean"}, F16),
+    "nomic-bert-encoder": ("NomicBertConfig", "NomicBertModel", NOMIC, F16),
+    "nomic-bert-mlm-padded": ("NomicBertConfig", "NomicBertForMaskedLM", NOMIC, F16),
+    "nomic-bert-classifier": ("NomicBertConfig", "NomicBertForSequenceClassification",
+                              {**NOMIC, "num_labels": LABELS}, F16),
 }
-PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1}
+PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1, "modernbert-mlm-padded": 0, "nomic-bert-mlm-padded": 0}
 
 
 def randomise(model, generator, dtype):

@@ -129,7 +129,7 @@ impl<'a> ArtifactView<'a> {
         let may_exit = output == Output::Classifier && spec.final_norm == 0;
         require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
-        let zero = spec.reserved == 0 && spec.reserved_first == [0; 10] && spec.reserved_end == [0; 28];
+        let zero = spec.reserved == 0 && spec.reserved_first == [0; 10] && spec.reserved_end == [0; 23];
         later(zero, "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
@@ -154,12 +154,21 @@ impl<'a> ArtifactView<'a> {
         require(kind == ModelKind::Encoder || !of_encoders, "output")?;
         let second = output == Output::Answers && spec.token_types > 1;
         require(spec.separator == 0 || (second && spec.separator <= spec.vocabulary), "separator")?;
-        later(spec.pooling == 0 || spec.pooling().is_some(), "pooling")?;
+        let pooling = Pooling::from_number(spec.pooling);
+        later(spec.pooling == 0 || pooling.is_some(), "pooling")?;
         later(spec.normalize <= 1, "normalize")?;
-        require(spec.pooling == 0 || output == Output::Hidden, "pooling")?;
-        let whole = kind == ModelKind::Encoder || spec.pooling().is_none_or(|pooling| pooling == Pooling::Last);
+        let classifies = spec.classifies_mean() && exits == Some(ExitHead::LastLayer);
+        require(spec.pooling == 0 || output == Output::Hidden || classifies, "pooling")?;
+        let whole = kind == ModelKind::Encoder || pooling.is_none_or(|pooling| pooling == Pooling::Last);
         require(whole, "pooling")?;
-        require(spec.normalize == 0 || spec.pooling != 0, "normalize")?;
+        require(spec.normalize == 0 || spec.pooling().is_some(), "normalize")?;
+        let of_tokens = matches!(output, Output::LanguageModel | Output::MaskedLanguageModel);
+        let narrow = kind == ModelKind::Encoder && !of_tokens && spec.embedding_width < spec.hidden;
+        require(spec.embedding_width == 0 || narrow, "embedding_width")?;
+        let dense = output == Output::MaskedLanguageModel
+            || (output == Output::Classifier && exits == Some(ExitHead::LastLayer));
+        let known = NormKind::from_number(spec.head_norm).is_some();
+        require(spec.head_norm == 0 || (dense && known), "head_norm")?;
         let layers = &content[ModelRecord::BYTES..];
         if layers.len() != spec.layers as usize * LayerRecord::BYTES {
             return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));
@@ -366,9 +375,9 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
             require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
             require(u64::from(layer.heads) * u64::from(layer.head_dim) <= u64::from(MAX_DIMENSION), "head_dim")?;
-            require(layer.window == 0 || (decoder && size(layer.window)), "window")?;
+            require(layer.window == 0 || size(layer.window), "window")?;
             let format = LayerCacheFormat::from_number(layer.cache_format).unwrap_or(LayerCacheFormat::OfHeader);
-            require(!format.is_ring() || layer.window > 0, "cache_format")?;
+            require(!format.is_ring() || (decoder && layer.window > 0), "cache_format")?;
             if format.has_nibble_values() && !cfg!(feature = "nibble-values") {
                 return Err(FormatError::Feature("nibble-values"));
             }

@@ -31,7 +31,8 @@ pub const MINOR_STREAMING: u16 = 10;
 /// Minor version of files of classifiers with exit heads, which readers of an earlier version reject, or with the temperature
 /// of their confidence, which they skip.
 pub const MINOR_EXITS: u16 = 11;
-/// Minor version of files of encoders that came later: with an output for every token.
+/// Minor version of files of encoders that came later: with an output for every token, tables narrower than the layers, windows,
+/// layers without their first norm, norms without a bias, heads with a norm, or classifiers over a mean.
 pub const MINOR_ENCODERS: u16 = 12;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
