@@ -125,8 +125,13 @@ pub fn attribute(
     let classifier = match model.task {
         Task::LanguageModel => false,
         Task::Classifier => true,
-        Task::MaskedLanguageModel | Task::Hidden => {
-            let output = if model.task == Task::Hidden { "hidden states" } else { "logits of masked tokens" };
+        Task::MaskedLanguageModel | Task::TokenClassifier | Task::Answers | Task::Hidden => {
+            let output = match model.task {
+                Task::Hidden => "hidden states",
+                Task::TokenClassifier => "labels of tokens",
+                Task::Answers => "places of answers",
+                _ => "logits of masked tokens",
+            };
             return Err(AttributeError::NoLabels { path: file.path().to_owned(), output });
         }
     };

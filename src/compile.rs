@@ -412,8 +412,8 @@ fn host_sections(model: &Model, tensors: &[StoredTensor], host: &HostSections) -
     let names: String = tensors.iter().map(|tensor| format!("{}\n", tensor.id)).collect();
     sections.push((SectionKind::Names, names.into_bytes()));
     sections.extend(host.provenance.clone().map(|bytes| (SectionKind::Provenance, bytes)));
-    if let crate::model::spec::Head::Classifier { labels, .. } = &model.spec.head {
-        let labels = serde_json::Value::from(labels.clone()).to_string();
+    if let Some(labels) = model.spec.head.labels() {
+        let labels = serde_json::Value::from(labels.to_vec()).to_string();
         sections.push((SectionKind::Labels, labels.into_bytes()));
     }
     sections.extend(host.chat_template.clone().map(|bytes| (SectionKind::ChatTemplate, bytes)));

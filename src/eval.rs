@@ -15,9 +15,11 @@ pub mod label;
 pub mod lm;
 pub mod opened;
 pub mod routing;
+pub mod spans;
 pub mod speculation;
 pub mod subject;
 pub mod sums;
+pub mod token_labels;
 
 pub mod constrained;
 mod continuation;

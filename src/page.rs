@@ -151,10 +151,12 @@ fn sha256(bytes: &[u8]) -> String {
 /// [`PageError::Output`].
 pub fn check_model(spec: &ModelSpec) -> Result<(), PageError> {
     match spec.head {
-        Head::LanguageModel { .. } | Head::Classifier { .. } => Ok(()),
+        Head::LanguageModel { .. } | Head::Classifier { .. } | Head::LastClassifier { .. } => Ok(()),
         Head::Hidden if spec.embedding.is_some() => Ok(()),
         Head::Hidden => Err(PageError::Output { what: "the hidden state of every token" }),
         Head::MaskedLanguageModel { .. } => Err(PageError::Output { what: "logits of masked tokens" }),
+        Head::TokenClassifier { .. } => Err(PageError::Output { what: "labels of tokens" }),
+        Head::Answers { .. } => Err(PageError::Output { what: "where an answer starts and ends" }),
     }
 }
 
@@ -188,10 +190,7 @@ impl NewPage {
             let reason = page.host_only.unwrap_or("the artifact has no tables for it").to_owned();
             return Err(PageError::HostOnly { reason });
         }
-        let labels = match &page.spec.head {
-            Head::Classifier { labels, .. } => Some(labels),
-            _ => None,
-        };
+        let labels = page.spec.head.labels();
         let report = PageReport { files: 0, bytes: 0, pieces: 0 };
         let mut new = NewPage { directory: NewDirectory::begin(target)?, target: target.to_owned(), report };
         let mut pieces = Vec::new();

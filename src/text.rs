@@ -1,6 +1,7 @@
 //! Text to tokens to windows: reading text files, conversations as text, the one user of the `tokenizers` crate, and the
 //! cutting of tokens into the windows and sequences that calibration and evaluation run on.
 
+pub mod annotated;
 pub mod chat_template;
 pub mod constraint;
 pub mod conversations;

@@ -38,7 +38,7 @@ fn a_decoder_learns_to_label_by_its_last_token() {
     let config: Value = serde_json::from_str(&config).expect("JSON");
     assert_eq!(config["architectures"], serde_json::json!(["LlamaForSequenceClassification"]));
     let model = open_model(&path.join("trained")).expect("it opens");
-    assert!(matches!(&model.spec.head, Head::Classifier { function: None, labels } if labels == &["no", "yes"]));
+    assert!(matches!(&model.spec.head, Head::LastClassifier { labels } if labels == &["no", "yes"]));
     assert_eq!((model.spec.kind, model.spec.causal), (ModelKind::Encoder, true));
 
     let accuracy = |name: &str| {

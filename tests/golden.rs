@@ -134,7 +134,7 @@ fn every_matrix_is_observed_once_and_blocks_add_up_to_a_run() {
         let mut shapes = Shapes::default();
         let run = forward.run(&batch, &mut shapes);
         assert!(run.hidden_states.is_empty());
-        let tables = ["embed.token", "embed.position", "embed.type"];
+        let tables = ["embed.token", "embed.position", "embed.type", "embed.projection"];
         let mut expected: BTreeSet<LinearId> = model
             .spec
             .matrices()

@@ -70,6 +70,7 @@ mod students;
 mod support;
 mod synthesis;
 mod targets;
+mod token_heads;
 mod training;
 mod update;
 mod watch;

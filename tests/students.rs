@@ -95,7 +95,8 @@ fn a_kept_layer_is_what_it_was_where_the_configuration_counts_layers() {
 }
 
 /// Families with a sequence classifier.
-const CLASSIFIERS: [&str; 6] = ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"];
+const CLASSIFIERS: [&str; 8] =
+    ["bert", "camembert", "distilbert", "electra", "modernbert", "nomic_bert", "roberta", "xlm-roberta"];
 
 #[test]
 fn a_classifier_is_the_familys() {

@@ -70,7 +70,7 @@ impl<'m> Gradients<'m> {
                 1
             }
             Some(head) => {
-                let count = if matches!(self.spec.head, Head::Classifier { .. }) { 1 } else { length };
+                let count = if self.spec.is_classifier() { 1 } else { length };
                 let all: Vec<i32> = (0..count as i32).collect();
                 let rows = forward.head_rows(states.last, batch, &all, &mut Unobserved);
                 let logits = linear(&Value::Plain(rows.tensor()), vec![head.clone()], None);

@@ -94,6 +94,7 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
         let multiplied = match class {
             "attention" | "conv" | "ffn" | "exit" | "head" => Some(class),
             _ if kernel => Some(Class::Conv.name()),
+            "embedding" if record.role == TensorRole::EmbedProjection as u8 => Some(class),
             _ if tied && record.role == TensorRole::EmbedToken as u8 => Some(Class::Head.name()),
             _ => None,
         };

@@ -143,6 +143,10 @@ fn row(view: &ArtifactView<'_>, place: Place, length: usize, scores: &[u32], tot
     let seen = match spec.is_decoder() {
         true if record.window > 0 => (position + 1).saturating_sub(record.window as usize)..position + 1,
         true => 0..position + 1,
+        false if record.window > 0 => {
+            let window = record.window as usize;
+            (position + 1).saturating_sub(window)..length.min(position.saturating_add(window))
+        }
         false => 0..length,
     };
     let slots = slots(&record, spec.context as usize, spec.chunk as usize);

@@ -17,7 +17,7 @@ use super::moments::{MomentSums, Moments, MomentsError};
 use super::{CalibrateError, Collector, Statistics};
 use crate::model::forward::{DenseWeights, Halted, StagedContext, StagedForward, Step, Unobserved};
 use crate::model::graph::{Graph, Input, own_matrices};
-use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::id::{Class, LinearId, NormSite, ParameterId, Role};
 use crate::model::matrix::into_values;
 use crate::model::spec::Head;
 use crate::model::weights::Model;
@@ -309,7 +309,7 @@ fn of_group(ids: &[LinearId], source: MomentsError) -> CalibrateError {
 /// Whether a parameter is one of the embeddings, their norm among them.
 fn embeds(id: ParameterId) -> bool {
     match id {
-        ParameterId::Linear(id, Part::Weight) => id.role.class() == Class::Embedding,
+        ParameterId::Linear(id, _) => id.role.class() == Class::Embedding,
         ParameterId::Norm(_, site, _) => site == NormSite::Embedding,
         _ => false,
     }

@@ -9,7 +9,10 @@ use crate::stages::stage::say_notes;
 use anyhow::Context;
 use std::path::Path;
 
-/// Label texts with a classifier, and say how sure it is
+/// Label texts or their tokens with a classifier, or find answers in them, and say how sure it is
+///
+/// A classifier of tokens labels every token, a model of answers finds the span of each text that answers --question; both say
+/// which bytes of the text that is. What follows is of classifiers of texts.
 ///
 /// An artifact runs as on the device: a text leaves at the first exit head whose margin is at its threshold, and the confidence is
 /// at that head's temperature. With --route-below, a text whose label is less probable is answered `ask elsewhere`, as is one whose
@@ -21,15 +24,21 @@ use std::path::Path;
     after_help = "\
 Examples:
   slmc classify out/intents.slm 'wake me at seven' 'what is my balance'
-  slmc classify out/intents.slm 'wake me at seven' --route-below 0.8 --json"
+  slmc classify out/intents.slm 'wake me at seven' --route-below 0.8 --json
+  slmc classify out/names.slm 'Ada met Charles in London'
+  slmc classify out/answers.slm 'The pump is in the cellar.' --question 'Where is the pump?'"
 )]
 pub(super) struct Args {
     #[command(flatten)]
     model: RunnableArg,
 
-    /// Texts to label
+    /// Texts to label, or to look for an answer in
     #[arg(value_name = "TEXT", required = true)]
     texts: Vec<String>,
+
+    /// What is asked, of a model that finds answers
+    #[arg(long, value_name = "TEXT")]
+    question: Option<String>,
 
     #[command(flatten)]
     tokenizer: TokenizerArg,
@@ -56,7 +65,7 @@ impl Args {
             Some(directory) => tokenizer_at(directory)?,
             None => model.tokenizer()?,
         };
-        shell.result(&label(&model, &tokenizer, &self.texts, self.route_below)?)?;
+        shell.result(&label(&model, &tokenizer, &self.texts, self.question.as_deref(), self.route_below)?)?;
         Ok(ExitStatus::Success)
     }
 }

@@ -11,7 +11,9 @@ use slm_runtime::format::header::{
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
-use slm_runtime::format::spec::{Block, CacheFormat, CurveId, LayerRecord, NormPlacement, Output, QueryKeyNorm};
+use slm_runtime::format::spec::{
+    Block, CacheFormat, CurveId, LayerRecord, NormKind, NormPlacement, Output, QueryKeyNorm,
+};
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
@@ -187,11 +189,20 @@ fn of_later_families(lowered: &Lowered) -> bool {
 }
 
 /// Whether a model has what needs [`MINOR_HEADS`].
-fn of_twelve(lowered: &Lowered) -> bool {
-    let labels = lowered.model.is_decoder() && lowered.model.output == Output::Classifier as u8;
-    let of_layer =
-        |layer: &LayerRecord| layer.norm_placement == NormPlacement::Common as u8 || layer.score_cap.to_bits() != 0;
-    labels || lowered.model.logit_cap.to_bits() != 0 || lowered.layers.iter().any(of_layer)
+fn of_later_heads(lowered: &Lowered) -> bool {
+    let model = &lowered.model;
+    let of_layer = |layer: &LayerRecord| {
+        let placements = [NormPlacement::Common as u8, NormPlacement::Network as u8];
+        placements.contains(&layer.norm_placement)
+            || layer.norm == NormKind::LayerUnbiased as u8
+            || layer.score_cap.to_bits() != 0
+            || (!model.is_decoder() && layer.window > 0)
+    };
+    let of_tokens = [Output::TokenClassifier as u8, Output::Answers as u8].contains(&model.output);
+    let of_last = model.is_decoder() && model.output == Output::Classifier as u8;
+    let of_model = model.embedding_width != 0 || model.head_norm != 0 || model.classifies_mean();
+    let capped = model.logit_cap.to_bits() != 0;
+    of_tokens || of_last || of_model || capped || lowered.layers.iter().any(of_layer)
 }
 
 /// The lowest minor version of the format that knows all that a file holds.
@@ -204,7 +215,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
         (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
         (of_later_families(lowered), MINOR_FAMILIES),
-        (of_twelve(lowered), MINOR_HEADS),
+        (of_later_heads(lowered), MINOR_HEADS),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Residency), MINOR_STREAMING),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Exits), MINOR_EXITS),
         (!extras.asked.is_empty() || lowered.layers.iter().any(|layer| layer.cache_format != 0), MINOR_DRAFTS),

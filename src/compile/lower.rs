@@ -5,8 +5,8 @@ use super::kv::KvFormat;
 use super::tables::{curve_entry, curve_id, rotary_entry};
 use crate::model::graph::{Graph, Input};
 use crate::model::spec::{
-    Function, Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, Pooling, Positions, QueryKeyNorm,
-    RotarySpec,
+    ClassifierState, Function, Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, Pooling, Positions,
+    QueryKeyNorm, RotarySpec,
 };
 use slm_runtime::format::spec::{
     self as format, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
@@ -66,6 +66,7 @@ fn norm_number(norm: Option<Norm>) -> u8 {
         // Weights of the offset norm are stored with the one added.
         Some(NormKind::Rms | NormKind::RmsOnePlus) => format::NormKind::Rms as u8,
         Some(NormKind::Layer) => format::NormKind::Layer as u8,
+        Some(NormKind::LayerUnbiased) => format::NormKind::LayerUnbiased as u8,
     }
 }
 
@@ -80,6 +81,7 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             NormPlacement::Beside => format::NormPlacement::Beside,
             NormPlacement::Added => format::NormPlacement::Added,
             NormPlacement::Common => format::NormPlacement::Common,
+            NormPlacement::Network => format::NormPlacement::Network,
         } as u8,
         ffn: if layer.ffn.gated { FfnKind::Gated } else { FfnKind::Plain } as u8,
         activation: curve_id(layer.ffn.activation) as u8,
@@ -197,9 +199,12 @@ pub fn lower(
         Head::MaskedLanguageModel { activation, norm, .. } => {
             (Output::MaskedLanguageModel, curve_id(*activation) as u8, Some(*norm))
         }
-        Head::Classifier { function: None | Some(Function::Tanh), .. } => (Output::Classifier, 0, None),
-        Head::Classifier { function: Some(Function::Activation(activation)), .. } => {
-            (Output::Classifier, curve_id(*activation) as u8, None)
+        Head::TokenClassifier { .. } => (Output::TokenClassifier, 0, None),
+        Head::Answers { .. } => (Output::Answers, 0, None),
+        Head::LastClassifier { .. } => (Output::Classifier, 0, None),
+        Head::Classifier { function: Function::Tanh, norm, .. } => (Output::Classifier, 0, *norm),
+        Head::Classifier { function: Function::Activation(activation), norm, .. } => {
+            (Output::Classifier, curve_id(*activation) as u8, *norm)
         }
     };
     let outside: Vec<f64> =
@@ -214,7 +219,7 @@ pub fn lower(
     }
     for (index, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.block == Block::Attention as u8) {
         // A ring of what the window sees, where that is less than everything.
-        let ring = layer.window > 0 && layer.window as usize + chunk - 1 < context;
+        let ring = spec.causal && layer.window > 0 && layer.window as usize + chunk - 1 < context;
         let nibbles = kv.has_nibbles(index);
         if nibbles && !layer.head_dim.is_multiple_of(2) {
             return Err(LowerError::OddHeads { head_dim: layer.head_dim as usize });
@@ -263,9 +268,23 @@ pub fn lower(
         cache_bytes: 0,
         stack_bytes: STACK_BYTES,
         embedding_scale: spec.embedding_scale,
-        pooling: spec.embedding.map_or(0, |embedding| pooling(embedding.pooling) as u8),
+        pooling: match spec.head {
+            Head::Classifier { state: ClassifierState::Mean, .. } => format::Pooling::Mean as u8,
+            _ => spec.embedding.map_or(0, |embedding| pooling(embedding.pooling) as u8),
+        },
         normalize: u8::from(spec.embedding.is_some_and(|embedding| embedding.normalize)),
-        reserved_end: [0; 38],
+        reserved_first: [0; 10],
+        separator: match spec.head {
+            Head::Answers { separator } => separator.map_or(0, |token| token + 1),
+            _ => 0,
+        },
+        embedding_width: if spec.projects_embeddings() { spec.embedding_width as u32 } else { 0 },
+        // A layer norm goes without saying in masked language models.
+        head_norm: match (&spec.head, head_norm) {
+            (Head::MaskedLanguageModel { .. }, Some(Norm { kind: NormKind::Layer, .. })) => 0,
+            (_, norm) => norm_number(norm),
+        },
+        reserved_end: [0; 19],
         logit_cap: spec.logit_cap().unwrap_or(0.0) as f32,
     };
     let plan = Plan::new(&model, layers.iter().copied()).ok_or(LowerError::Plan { context })?;

@@ -30,7 +30,8 @@ impl Scorer {
             let output = match model.task {
                 Task::LanguageModel => "next-token logits without being a decoder",
                 Task::MaskedLanguageModel => "logits of masked tokens",
-                Task::Classifier => "logits of labels",
+                Task::Classifier | Task::TokenClassifier => "logits of labels",
+                Task::Answers => "places of answers",
                 Task::Hidden => "hidden states",
             };
             return Err(DataError::NoLanguageHead { path: path.to_owned(), output });

@@ -124,7 +124,8 @@ pub fn quantities(
     let length = sequences.iter().map(|tokens| tokens.len() as f64).collect();
     let mut found = Quantities { length, ..Quantities::default() };
     let (rows, columns) = match task {
-        Task::Hidden => return Ok(found),
+        Task::Hidden | Task::Answers => return Ok(found),
+        Task::TokenClassifier => (Rows::PerToken, "labels"),
         Task::Classifier => (Rows::One, "labels"),
         Task::LanguageModel | Task::MaskedLanguageModel => (Rows::PerToken, "tokens"),
     };

@@ -119,9 +119,24 @@ pub enum EvalError {
     NotADecoder,
     /// Only classifiers give labels.
     #[error(
-        "the model gives no labels: only classifiers do; pass one that `slmc train --task classify` made, or its artifact"
+        "the model gives no labels: only classifiers do; pass one that `slmc train --task classify` made, one of tokens or of answers, or its artifact"
     )]
     NotAClassifier,
+    /// A question that the model has no use for.
+    #[error("the model gives {output}, and answers no question; leave --question out")]
+    QuestionUnused {
+        /// What it gives.
+        output: &'static str,
+    },
+    /// A model that finds answers, without a question.
+    #[error("the model finds answers in texts: pass what is asked with --question TEXT")]
+    NoQuestion,
+    /// A bound on the confidence of labels of whole texts.
+    #[error("--route-below is about the labels of texts, and the model gives {output}; leave it out")]
+    BoundUnused {
+        /// What it gives.
+        output: &'static str,
+    },
     /// The prompt has no tokens and the model no opening one.
     #[error("the prompt is empty, and the model has no token that opens a text; pass --prompt TEXT")]
     EmptyPrompt,

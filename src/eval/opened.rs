@@ -42,6 +42,10 @@ pub enum Task {
     MaskedLanguageModel,
     /// Logits of labels.
     Classifier,
+    /// Logits of labels of every token.
+    TokenClassifier,
+    /// Scores of every token, that an answer starts and that it ends there.
+    Answers,
     /// Hidden states.
     Hidden,
 }
@@ -53,7 +57,9 @@ impl Task {
             Head::Hidden => Task::Hidden,
             Head::LanguageModel { .. } => Task::LanguageModel,
             Head::MaskedLanguageModel { .. } => Task::MaskedLanguageModel,
-            Head::Classifier { .. } => Task::Classifier,
+            Head::Classifier { .. } | Head::LastClassifier { .. } => Task::Classifier,
+            Head::TokenClassifier { .. } => Task::TokenClassifier,
+            Head::Answers { .. } => Task::Answers,
         }
     }
 }
@@ -164,10 +170,7 @@ impl OpenedModel {
         } else {
             Subject::new(Numerics::Float32, None, None, Some(spec.parameter_count()))
         };
-        let labels = match &spec.head {
-            Head::Classifier { labels, .. } => labels.clone(),
-            _ => Vec::new(),
-        };
+        let labels = spec.head.labels().map(<[String]>::to_vec).unwrap_or_default();
         Ok(OpenedModel {
             kind: spec.kind,
             task: Task::of(&spec.head),
@@ -202,7 +205,7 @@ impl OpenedModel {
             }
             None => (0..spec.output_width)
                 .map(|n| format!("LABEL_{n}"))
-                .take_while(|_| spec.output == Output::Classifier as u8)
+                .take_while(|_| [Output::Classifier as u8, Output::TokenClassifier as u8].contains(&spec.output))
                 .collect(),
         };
         let size = crate::artifact::inspect::weight_size(&view);
@@ -216,6 +219,8 @@ impl OpenedModel {
                 Some(Output::LanguageModel) => Task::LanguageModel,
                 Some(Output::MaskedLanguageModel) => Task::MaskedLanguageModel,
                 Some(Output::Classifier) => Task::Classifier,
+                Some(Output::TokenClassifier) => Task::TokenClassifier,
+                Some(Output::Answers) => Task::Answers,
                 _ => Task::Hidden,
             },
             vocabulary: spec.vocabulary as usize,

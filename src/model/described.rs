@@ -22,6 +22,11 @@ pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, Co
             false => sentence::refuse_decoder(companions, spec.family)?,
         }
     }
+    if let Head::Answers { separator } = &mut spec.head
+        && spec.token_types > 1
+    {
+        *separator = special_tokens::separator(companions, config, spec.vocabulary)?;
+    }
     if spec.head == Head::Hidden {
         let sentence = sentence::read(companions, spec.hidden)?;
         if spec.causal {
@@ -48,9 +53,8 @@ pub fn notes(companions: &Companions, config: &Config, spec: &ModelSpec) -> Resu
     }
     match &spec.head {
         Head::Hidden => notes.extend(sentence::read(companions, spec.hidden)?.notes),
-        Head::MaskedLanguageModel { .. } => notes.extend(sentence::unused(companions, "masked-token logits")),
-        Head::Classifier { .. } => notes.extend(sentence::unused(companions, "logits of labels")),
         Head::LanguageModel { .. } => {}
+        head => notes.extend(sentence::unused(companions, head.output())),
     }
     Ok(notes)
 }

@@ -21,7 +21,9 @@ mod llama;
 mod ministral3;
 mod mistral;
 mod mobilellm;
+mod modernbert;
 mod narrower;
+mod nomic_bert;
 mod olmo2;
 mod opt;
 mod phi;
@@ -81,7 +83,7 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 25] = [
+pub const FAMILIES: [Family; 27] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
@@ -96,6 +98,8 @@ pub const FAMILIES: [Family; 25] = [
     ministral3::FAMILY,
     mistral::FAMILY,
     mobilellm::FAMILY,
+    modernbert::FAMILY,
+    nomic_bert::FAMILY,
     olmo2::FAMILY,
     opt::FAMILY,
     phi::FAMILY,

@@ -24,7 +24,7 @@ pub use staged::{StagedContext, StagedForward};
 pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
-use super::spec::{Activation, Function, Head, ModelSpec, Norm, NormKind, Positions};
+use super::spec::{Activation, ClassifierState, Function, Head, ModelSpec, Norm, NormKind, Positions};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
@@ -72,7 +72,8 @@ pub struct Output {
     /// Embedding output first, then every layer's, (batch, length, hidden) each; the last one after the final norm, as
     /// transformers counts. Empty unless asked for.
     pub hidden_states: Vec<Tensor<3>>,
-    /// (batch, length, vocabulary); (batch, 1, labels) of a classifier; (batch, length, hidden) of a bare encoder.
+    /// (batch, length, vocabulary); (batch, 1, labels) of a classifier, (batch, length, labels) of one of tokens; (batch,
+    /// length, 2) of answers; (batch, length, hidden) of a bare encoder.
     pub logits: Tensor<3>,
 }
 
@@ -110,21 +111,29 @@ impl<'a> Forward<'a> {
     pub fn embed(&self, batch: &Batch) -> Tensor<3> {
         let [count, length] = batch.dims();
         let embeddings = self.weights.rows(LinearId::global(Role::TokenEmbedding), batch.tokens());
-        let mut hidden = embeddings.reshape([count, length, self.spec.hidden]);
+        let width = self.spec.embedding_width;
+        let mut hidden = embeddings.reshape([count, length, width]);
         if self.spec.embedding_scale != 1.0 {
             hidden = hidden * self.spec.embedding_scale;
         }
         if self.spec.token_types > 0 {
-            let types = self.weights.matrix(LinearId::global(Role::TypeEmbedding));
-            hidden = hidden + types.narrow(0, 0, 1).unsqueeze::<3>();
+            let types = LinearId::global(Role::TypeEmbedding);
+            hidden = hidden
+                + match token_types(self.spec, batch) {
+                    None => self.weights.matrix(types).narrow(0, 0, 1).unsqueeze::<3>(),
+                    Some(of_tokens) => self.weights.rows(types, &of_tokens).reshape([count, length, width]),
+                };
         }
         if self.spec.positions == Positions::Learned {
             let positions = self.weights.matrix(LinearId::global(Role::PositionEmbedding));
             hidden = hidden + positions.narrow(0, batch.start(), length).unsqueeze::<3>();
         }
-        match self.spec.embedding_norm {
-            Some(norm) => self.norm(hidden, norm, None, NormSite::Embedding),
-            None => hidden,
+        if let Some(norm) = self.spec.embedding_norm {
+            hidden = self.norm(hidden, norm, None, NormSite::Embedding);
+        }
+        match self.spec.projects_embeddings() {
+            true => self.linear(LinearId::global(Role::EmbeddingProjection), hidden, &mut Unobserved),
+            false => hidden,
         }
     }
 
@@ -162,7 +171,11 @@ impl<'a> Forward<'a> {
     /// From the input of the head's first linear to that of its last.
     fn before_last(&self, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } | Head::Classifier { function: None, .. } => input,
+            Head::Hidden
+            | Head::LanguageModel { .. }
+            | Head::LastClassifier { .. }
+            | Head::TokenClassifier { .. }
+            | Head::Answers { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(LinearId::global(Role::MlmTransform), input, observer);
                 self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
@@ -174,9 +187,14 @@ impl<'a> Forward<'a> {
     /// A classifier's pooler and its function.
     fn pooled(&self, pooler: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let pooled = self.linear(pooler, input, observer);
-        match &self.spec.head {
-            Head::Classifier { function: Some(Function::Activation(activation)), .. } => activate(pooled, *activation),
-            _ => pooled.tanh(),
+        let Head::Classifier { function, norm, .. } = &self.spec.head else { return pooled };
+        let pooled = match function {
+            Function::Activation(activation) => activate(pooled, *activation),
+            Function::Tanh => pooled.tanh(),
+        };
+        match norm {
+            Some(norm) => self.norm(pooled, *norm, None, NormSite::MlmTransform),
+            None => pooled,
         }
     }
 
@@ -228,26 +246,50 @@ impl<'a> Forward<'a> {
                 let weight = if norm.kind == NormKind::RmsOnePlus { weight + 1.0 } else { weight };
                 input / (mean_square + norm.epsilon).sqrt() * weight
             }
-            NormKind::Layer => {
+            NormKind::Layer | NormKind::LayerUnbiased => {
                 let centred = input.clone() - input.mean_dim(2);
                 let variance = centred.clone().square().mean_dim(2);
-                centred / (variance + norm.epsilon).sqrt() * part(Part::Weight) + part(Part::Bias)
+                let normed = centred / (variance + norm.epsilon).sqrt() * part(Part::Weight);
+                if norm.kind == NormKind::Layer { normed + part(Part::Bias) } else { normed }
             }
         }
     }
 }
 
-/// What the head reads of finished hidden states, (batch, length, hidden): a classifier the position of
-/// [`Batch::labelled`], which is the last where no batch says what is padding.
+/// The type of every token, sequence by sequence: the second after the first separator. `None` where all are of the first.
+fn token_types(spec: &ModelSpec, batch: &Batch) -> Option<Vec<u32>> {
+    let Head::Answers { separator: Some(separator) } = spec.head else { return None };
+    let [_, length] = batch.dims();
+    let of_sequence = |tokens: &[u32]| -> Vec<u32> {
+        let first = tokens.iter().position(|&token| token == separator).map_or(length, |place| place + 1);
+        (0..length).map(|place| u32::from(place >= first)).collect()
+    };
+    Some(batch.tokens().chunks(length).flat_map(of_sequence).collect())
+}
+
+/// What the head reads of finished hidden states, (batch, length, hidden): a classifier its first position, the position of
+/// [`Batch::labelled`], or the mean of those that are not padding. Without a batch nothing is.
 fn head_input(spec: &ModelSpec, hidden: Tensor<3>, batch: Option<&Batch>) -> Tensor<3> {
     let [count, length, width] = hidden.dims();
-    match (&spec.head, batch.filter(|batch| spec.causal && batch.mask().is_some())) {
-        (Head::Classifier { .. }, Some(batch)) => {
+    let padded = batch.and_then(|batch| Some((batch, batch.mask()?)));
+    match (&spec.head, padded) {
+        (Head::Classifier { state: ClassifierState::First, .. }, _) => hidden.narrow(1, 0, 1),
+        (Head::LastClassifier { .. }, None) => hidden.narrow(1, length - 1, 1),
+        (Head::LastClassifier { .. }, Some((batch, _))) => {
             let rows: Vec<i32> = (0..count).map(|sequence| batch.labelled(spec, sequence) as i32).collect();
             let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &hidden.device());
             hidden.reshape([count * length, width]).select(0, rows).reshape([count, 1, width])
         }
-        (Head::Classifier { .. }, None) => hidden.narrow(1, if spec.causal { length - 1 } else { 0 }, 1),
+        (Head::Classifier { state: ClassifierState::Mean, .. }, None) => hidden.mean_dim(1),
+        (Head::Classifier { state: ClassifierState::Mean, .. }, Some((_, present))) => {
+            let shares = present.chunks(length).flat_map(|tokens| {
+                let share = 1.0 / tokens.iter().filter(|&&token| token).count().max(1) as f32;
+                tokens.iter().map(move |&token| if token { share } else { 0.0 })
+            });
+            let shares = TensorData::new(shares.collect::<Vec<f32>>(), [count, length, 1]);
+            let shares = Tensor::<3>::from_data(shares, &hidden.device());
+            (hidden * shares).sum_dim(1)
+        }
         _ => hidden,
     }
 }

@@ -8,7 +8,8 @@
 
 use super::id::{LinearId, NormSite, Role};
 use super::spec::{
-    AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, NormPlacement, Positions,
+    AttentionSpec, ClassifierState, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, NormPlacement,
+    Positions,
 };
 
 /// A matrix that is multiplied with an input.
@@ -96,25 +97,26 @@ impl Input {
     }
 }
 
-/// A table, which is looked up row by row.
+/// A table, which is looked up row by row; or what projects the sum of such rows, whose input nothing else reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Its name.
     pub id: LinearId,
-    /// Its rows; its columns are the hidden width.
+    /// Its rows.
     pub rows: usize,
+    /// Its columns.
+    pub columns: usize,
 }
 
 /// All inputs of a model in the order of the forward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
-    /// Tables of the embeddings.
+    /// Tables of the embeddings, and their projection.
     pub tables: Vec<Table>,
     /// By layer, those of its exit head last.
     pub layers: Vec<Vec<Input>>,
     /// Inputs of the head.
     pub head: Vec<Input>,
-    hidden: usize,
 }
 
 impl Graph {
@@ -124,7 +126,6 @@ impl Graph {
             tables: tables(spec),
             layers: spec.layers.iter().enumerate().map(|(n, layer)| layer_inputs(spec, layer, n)).collect(),
             head: head_inputs(spec),
-            hidden: spec.hidden,
         }
     }
 
@@ -146,7 +147,7 @@ impl Graph {
 
     /// Every matrix with its (rows, columns); a tied head is not listed apart.
     pub fn matrices(&self) -> Vec<(LinearId, usize, usize)> {
-        let tables = self.tables.iter().map(|table| (table.id, table.rows, self.hidden));
+        let tables = self.tables.iter().map(|table| (table.id, table.rows, table.columns));
         let linears = self.inputs().flat_map(|input| input.readers.iter().map(|linear| (linear, input.width)));
         let own = linears.filter(|(linear, _)| linear.weight == linear.id);
         tables.chain(own.map(|(linear, columns)| (linear.id, linear.rows, columns))).collect()
@@ -159,10 +160,12 @@ pub fn own_matrices(input: &Input) -> Vec<LinearId> {
 }
 
 fn tables(spec: &ModelSpec) -> Vec<Table> {
-    let table = |role, rows| Table { id: LinearId::global(role), rows };
+    let columns = spec.embedding_width;
+    let table = |role, rows| Table { id: LinearId::global(role), rows, columns };
     let mut out = vec![table(Role::TokenEmbedding, spec.vocabulary)];
     out.extend((spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding, spec.context)));
     out.extend((spec.token_types > 0).then(|| table(Role::TypeEmbedding, spec.token_types)));
+    out.extend(spec.projects_embeddings().then(|| table(Role::EmbeddingProjection, spec.hidden)));
     out
 }
 
@@ -178,8 +181,12 @@ fn last(id: LinearId, rows: usize) -> Linear {
 
 fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
     let hidden = spec.hidden;
-    let own = layer.norm_placement.is_before() && layer.norm_placement != NormPlacement::Common;
-    let normed = |site| match own {
+    let before = |site| match site {
+        // One norm for both is the mixer's.
+        NormSite::Ffn => layer.norm_placement.is_before_network() && layer.norm_placement != NormPlacement::Common,
+        _ => layer.norm_placement.is_before_mixer() && layer.norm_placement != NormPlacement::Common,
+    };
+    let normed = |site| match before(site) {
         true => Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind },
         false => Origin::Residual,
     };
@@ -202,7 +209,7 @@ fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
 
 /// Inputs of the exit head after layer `n`: a classifier's head once more, on the layer's own output.
 fn exit_inputs(spec: &ModelSpec, n: usize) -> Vec<Input> {
-    let Head::Classifier { function: Some(function), labels } = &spec.head else { return Vec::new() };
+    let Head::Classifier { function, labels, .. } = &spec.head else { return Vec::new() };
     let one = |role, rows, origin| Input::new(vec![linear(LinearId::layer(n, role), rows)], spec.hidden, origin);
     let last = one(Role::ExitClassifier, labels.len(), Origin::Function).after(*function);
     vec![one(Role::ExitPooler, spec.hidden, Origin::Residual), last]
@@ -248,15 +255,27 @@ fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
     match &spec.head {
         Head::Hidden => Vec::new(),
         Head::LanguageModel { tied, .. } => vec![language(*tied, finished)],
-        Head::MaskedLanguageModel { activation, norm, tied } => {
+        Head::MaskedLanguageModel { activation, norm, tied, .. } => {
             let origin = Origin::Norm { layer: None, site: NormSite::MlmTransform, kind: norm.kind };
             let last = language(*tied, origin).after(Function::Activation(*activation));
             vec![one(Role::MlmTransform, hidden, finished), last]
         }
-        Head::Classifier { function: None, labels } => vec![one(Role::Classifier, labels.len(), finished)],
-        Head::Classifier { function: Some(function), labels } => {
-            let last = one(Role::Classifier, labels.len(), Origin::Function).after(*function);
-            vec![one(Role::Pooler, hidden, finished), last]
+        Head::LastClassifier { labels } => vec![one(Role::Classifier, labels.len(), finished)],
+        Head::Classifier { state, function, norm, labels, .. } => {
+            let origin = match norm {
+                Some(norm) => Origin::Norm { layer: None, site: NormSite::MlmTransform, kind: norm.kind },
+                None => Origin::Function,
+            };
+            let last = one(Role::Classifier, labels.len(), origin).after(*function);
+            // A mean of normed states has the norm's channels, and none of its single values.
+            let pooled = match state {
+                ClassifierState::First => finished,
+                ClassifierState::Mean => Origin::Residual,
+            };
+            vec![one(Role::Pooler, hidden, pooled), last]
+        }
+        Head::TokenClassifier { .. } | Head::Answers { .. } => {
+            vec![one(Role::Classifier, spec.output_width(), finished)]
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum Role {
     PositionEmbedding,
     /// Token types (segments), (types, hidden).
     TypeEmbedding,
+    /// From the width of the tables to that of the residual stream, (hidden, width of the tables).
+    EmbeddingProjection,
     /// Query projection, (heads · head_dim, hidden).
     Query,
     /// Key projection, (key_value_heads · head_dim, hidden).
@@ -53,10 +55,11 @@ pub enum Role {
 
 impl Role {
     /// Every role, in forward order.
-    pub const ALL: [Role; 18] = [
+    pub const ALL: [Role; 19] = [
         Role::TokenEmbedding,
         Role::PositionEmbedding,
         Role::TypeEmbedding,
+        Role::EmbeddingProjection,
         Role::Query,
         Role::Key,
         Role::Value,
@@ -80,6 +83,7 @@ impl Role {
             Role::TokenEmbedding => "embed.token",
             Role::PositionEmbedding => "embed.position",
             Role::TypeEmbedding => "embed.type",
+            Role::EmbeddingProjection => "embed.projection",
             Role::Query => "attn.q",
             Role::Key => "attn.k",
             Role::Value => "attn.v",
@@ -106,7 +110,9 @@ impl Role {
     /// The class a report sums over, and that the pattern aliases name.
     pub fn class(self) -> Class {
         match self {
-            Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding => Class::Embedding,
+            Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding | Role::EmbeddingProjection => {
+                Class::Embedding
+            }
             Role::Query | Role::Key | Role::Value | Role::Output => Class::Attention,
             Role::ConvIn | Role::ConvOut => Class::Conv,
             Role::Gate | Role::Up | Role::Down => Class::Ffn,

@@ -155,6 +155,7 @@ fn linear_role(role: Role) -> TensorRole {
         Role::TokenEmbedding => TensorRole::EmbedToken,
         Role::PositionEmbedding => TensorRole::EmbedPosition,
         Role::TypeEmbedding => TensorRole::EmbedType,
+        Role::EmbeddingProjection => TensorRole::EmbedProjection,
         Role::Query => TensorRole::Query,
         Role::Key => TensorRole::Key,
         Role::Value => TensorRole::Value,

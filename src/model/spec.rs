@@ -27,6 +27,15 @@ pub enum NormKind {
     RmsOnePlus,
     /// Mean and variance, weight and bias.
     Layer,
+    /// Mean and variance, weight only.
+    LayerUnbiased,
+}
+
+impl NormKind {
+    /// Whether the mean is taken off.
+    pub fn is_centred(self) -> bool {
+        matches!(self, NormKind::Layer | NormKind::LayerUnbiased)
+    }
 }
 
 /// A norm without its weights.
@@ -53,22 +62,29 @@ pub enum NormPlacement {
     Added,
     /// x + attention(n) + network(n), n = norm(x)
     Common,
+    /// x + attention(x), then x + network(norm(x))
+    Network,
 }
 
 impl NormPlacement {
-    /// Whether a norm stands before each part.
-    pub fn is_before(self) -> bool {
-        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
-    }
-
     /// Whether attention and network read the same hidden states, and what both add is summed.
     pub fn is_side_by_side(self) -> bool {
         matches!(self, NormPlacement::Beside | NormPlacement::Common)
     }
 
-    /// The norm that the network's input has, where one stands before each part.
+    /// The norm that the network's input has, where one stands before it.
     pub fn of_network(self) -> NormSite {
         if self == NormPlacement::Common { NormSite::Attention } else { NormSite::Ffn }
+    }
+
+    /// Whether a norm stands before what mixes positions.
+    pub fn is_before_mixer(self) -> bool {
+        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether one stands before the network.
+    pub fn is_before_network(self) -> bool {
+        self.is_before_mixer() || self == NormPlacement::Network
     }
 
     /// Whether what a part adds is normed.
@@ -138,7 +154,8 @@ pub struct AttentionSpec {
     pub query_key_norm: Option<QueryKeyNorm>,
     /// Rotation of queries and keys.
     pub rotary: Option<RotarySpec>,
-    /// Positions a decoder's token attends to, its own included; all before it where absent.
+    /// Positions that a token attends to on each side that it sees, its own included; all of them where absent. Of causal models
+    /// that is the side before it, of others both.
     pub window: Option<usize>,
 }
 
@@ -224,6 +241,15 @@ impl LayerSpec {
     }
 }
 
+/// The state of a text that a classifier reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierState {
+    /// That of the first token.
+    First,
+    /// The mean of all.
+    Mean,
+}
+
 /// The head on the last hidden state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Head {
@@ -246,15 +272,72 @@ pub enum Head {
         norm: Norm,
         /// Whether the token table is the head's weight.
         tied: bool,
+        /// Whether the dense layer and the last matrix have biases.
+        biases: [bool; 2],
     },
-    /// A classifier: over a pooler of the first token, a dense layer with a function, or, without one, over the last token,
-    /// which alone has seen the others where [`ModelSpec::causal`] holds.
+    /// A dense layer with a function over a pooled state, its pooler, then a classifier.
     Classifier {
-        /// The function of the pooler; `None` without one.
-        function: Option<Function>,
+        /// The state that it reads.
+        state: ClassifierState,
+        /// The function of the pooler.
+        function: Function,
+        /// The norm after it, where there is one.
+        norm: Option<Norm>,
+        /// Whether the pooler has a bias.
+        bias: bool,
         /// Names by id.
         labels: Vec<String>,
     },
+    /// A classifier over the last token, which alone has seen the others where [`ModelSpec::causal`] holds, without a pooler.
+    LastClassifier {
+        /// Names by id.
+        labels: Vec<String>,
+    },
+    /// A classifier over every token.
+    TokenClassifier {
+        /// Names by id.
+        labels: Vec<String>,
+    },
+    /// Two scores of every token, that an answer starts there and that it ends there.
+    Answers {
+        /// What stands between the question and the text it is about: after the first of it tokens are of the second type. Absent
+        /// where all are of the first.
+        separator: Option<u32>,
+    },
+}
+
+impl Head {
+    /// A classifier over the first token, as most families have it.
+    pub fn classifier(function: Function, labels: Vec<String>) -> Self {
+        Head::Classifier { state: ClassifierState::First, function, norm: None, bias: true, labels }
+    }
+
+    /// The head of a masked language model, as most families have it.
+    pub fn masked(activation: Activation, norm: Norm, tied: bool) -> Self {
+        Head::MaskedLanguageModel { activation, norm, tied, biases: [true; 2] }
+    }
+
+    /// Names of the labels of a classifier, whether of texts or of tokens.
+    pub fn labels(&self) -> Option<&[String]> {
+        match self {
+            Head::Classifier { labels, .. } | Head::LastClassifier { labels } | Head::TokenClassifier { labels } => {
+                Some(labels)
+            }
+            _ => None,
+        }
+    }
+
+    /// The output in words.
+    pub fn output(&self) -> &'static str {
+        match self {
+            Head::Hidden => "hidden states",
+            Head::LanguageModel { .. } => "next-token logits",
+            Head::MaskedLanguageModel { .. } => "masked-token logits",
+            Head::Classifier { .. } | Head::LastClassifier { .. } => "logits of labels",
+            Head::TokenClassifier { .. } => "logits of labels, token by token",
+            Head::Answers { .. } => "scores of where an answer starts and ends",
+        }
+    }
 }
 
 /// How the hidden states of a text become one row, its embedding.
@@ -311,6 +394,8 @@ pub struct ModelSpec {
     pub vocabulary: usize,
     /// Width of the residual stream.
     pub hidden: usize,
+    /// Width of the tables and the norm of the embeddings: where it is below `hidden`, a projection follows them.
+    pub embedding_width: usize,
     /// Most positions.
     pub context: usize,
     /// Rows of the token-type table; 0 where there is none.
@@ -361,6 +446,11 @@ impl Stored {
 }
 
 impl ModelSpec {
+    /// Whether embeddings are projected to the width of the residual stream.
+    pub fn projects_embeddings(&self) -> bool {
+        self.embedding_width != self.hidden
+    }
+
     /// Most tokens of a text: of an artifact the context, unless another is asked for.
     pub fn text_context(&self) -> usize {
         self.longest_text.unwrap_or(self.context)

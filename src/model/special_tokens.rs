@@ -102,6 +102,47 @@ pub(super) fn opening_tokens(companions: &Companions, vocabulary: usize) -> Resu
     Ok(opening)
 }
 
+/// The token after the first of which tokens are of the second type: what the tokenizer writes before the first piece of a pair
+/// that has it. Where there is no tokenizer, `sep_token_id` of config.json; `None` where both texts have one type.
+pub(super) fn separator(
+    companions: &Companions,
+    config: &Config,
+    vocabulary: usize,
+) -> Result<Option<u32>, ConfigError> {
+    const KEY: &str = "sep_token_id";
+    let Some(file) = TokenizerFile::read(companions)? else {
+        return Ok(config.tokens(KEY, vocabulary)?.first().copied());
+    };
+    let found = second_type_after(&file.content.post_processor);
+    match found.filter(|&id| id as usize >= vocabulary) {
+        None => Ok(found),
+        Some(id) => Err(ConfigError::Value {
+            file: file.path,
+            key: "post_processor".to_owned(),
+            found: format!("separating texts by token {id}"),
+            expected: format!("an id below the model's vocabulary of {vocabulary}"),
+        }),
+    }
+}
+
+/// The last token that a post-processor writes before the first piece of a pair that is of the second type.
+fn second_type_after(processor: &Value) -> Option<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match processor["type"].as_str()? {
+        "BertProcessing" => id(&processor["sep"][1]),
+        "Sequence" => processor["processors"].as_array()?.iter().find_map(second_type_after),
+        "TemplateProcessing" => {
+            let pieces = processor["pair"].as_array()?;
+            let kind =
+                |piece: &Value| piece["SpecialToken"]["type_id"].as_u64().or(piece["Sequence"]["type_id"].as_u64());
+            let second = pieces.iter().position(|piece| kind(piece) == Some(1))?;
+            let name = pieces.get(second.checked_sub(1)?)?["SpecialToken"]["id"].as_str()?;
+            id(processor["special_tokens"][name]["ids"].as_array()?.last()?)
+        }
+        _ => None,
+    }
+}
+
 /// The bytes of a model's tokenizer.json; `None` where there is none. Where tokenizer_config.json adds an opening
 /// token that the post-processor does not, the post-processor that does it is put in, as transformers does on loading,
 /// so that whoever has the bytes alone adds it too. So is the normalizer that lower-cases, where the settings of

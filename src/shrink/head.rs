@@ -41,14 +41,21 @@ impl At<'_, '_> {
                 }
                 if tied { Ok(()) } else { self.language(&teacher, &student) }
             }
-            Head::Classifier { function: None, .. } => {
+            Head::LastClassifier { .. } => {
                 let [teacher, student] = self.finished()?;
                 self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
             }
-            Head::Classifier { .. } => {
+            Head::Classifier { norm, .. } => {
                 let [teacher, student] = self.finished()?;
                 self.readers(&[LinearId::global(Role::Pooler)], &teacher, &student)?;
                 let [teacher, student] = self.before_last(teacher, student)?;
+                if norm.is_some() && self.narrower() {
+                    self.fit_channels(None, NormSite::MlmTransform, &teacher, &student)?;
+                }
+                self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
+            }
+            Head::TokenClassifier { .. } | Head::Answers { .. } => {
+                let [teacher, student] = self.finished()?;
                 self.readers(&[LinearId::global(Role::Classifier)], &teacher, &student)
             }
         }

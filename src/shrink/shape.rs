@@ -113,6 +113,14 @@ pub enum ShapeError {
         /// `model_type`.
         family: &'static str,
     },
+    /// The tables are narrower than the layers.
+    #[error(
+        "--hidden-width: the tables of {family} are narrower than its layers, which are then not cut; leave it out"
+    )]
+    NarrowTables {
+        /// `model_type`.
+        family: &'static str,
+    },
     /// The layers are invalid.
     #[error(transparent)]
     Layers(#[from] LayerError),
@@ -167,6 +175,9 @@ impl Wanted {
         let hidden = self.hidden.unwrap_or(own.hidden);
         if hidden != own.hidden && teacher.head == Head::Hidden {
             return Err(ShapeError::BareEncoder { family });
+        }
+        if hidden != own.hidden && teacher.projects_embeddings() {
+            return Err(ShapeError::NarrowTables { family });
         }
         let mut asked = self.heads;
         if let Some(attention) = attention.filter(|_| shares_width(family)) {

@@ -45,6 +45,8 @@ fn axes(role: Role) -> [Axis; 2] {
         | Role::LmHead
         | Role::Classifier
         | Role::ExitClassifier => [Axis::Whole, Axis::Hidden],
+        // Students have the embeddings' width of their teacher.
+        Role::EmbeddingProjection => [Axis::Hidden, Axis::Whole],
         Role::Query => [Axis::Heads, Axis::Hidden],
         Role::Key | Role::Value => [Axis::KeyHeads, Axis::Hidden],
         Role::Output => [Axis::Hidden, Axis::Heads],

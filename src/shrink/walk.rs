@@ -20,7 +20,7 @@ use crate::model::forward::{DenseWeights, Halted, StagedContext, StagedForward, 
 use crate::model::graph::{Graph, Input};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part};
 use crate::model::matrix::{from_rows, into_values, row_major};
-use crate::model::spec::{Mixer, ModelSpec, Norm, NormKind, NormPlacement};
+use crate::model::spec::{Mixer, ModelSpec, Norm, NormPlacement};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
 use ndarray::Array2;
@@ -171,7 +171,7 @@ impl At<'_, '_> {
             Mixer::Attention(_) => NormSite::Attention,
             Mixer::Conv(_) => NormSite::Conv,
         };
-        if placement.is_before() {
+        if placement.is_before_mixer() {
             self.scale_gain(Some(place), first, layer.norm)?;
         }
         self.teacher.each(|halted, context| of_teacher.enter(of, halted.hidden, context));
@@ -234,7 +234,7 @@ impl At<'_, '_> {
         }
         let layer = self.of.cut.spec.layers[place];
         match layer.norm_placement {
-            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common => {}
+            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common | NormPlacement::Network => {}
             // The teacher is layers further: there is nothing to compare with.
             _ if skipped => {}
             NormPlacement::Post => {
@@ -253,7 +253,7 @@ impl At<'_, '_> {
             }
         }
         let of_network = layer.norm_placement != NormPlacement::Common;
-        if step == Step::MixOutput && layer.norm_placement.is_before() && of_network {
+        if step == Step::MixOutput && layer.norm_placement.is_before_network() && of_network {
             self.scale_gain(Some(place), NormSite::Ffn, layer.norm)?;
             self.step(place, step, before)?;
         }
@@ -403,7 +403,7 @@ impl At<'_, '_> {
         if !self.narrower() {
             return Ok(());
         }
-        let centred = norm.kind == NormKind::Layer;
+        let centred = norm.kind.is_centred();
         let (mut ratio, mut shift, mut tokens) = (0.0, 0.0, 0u64);
         for (teacher, student) in self.teacher.states.iter().zip(&self.student.states) {
             let (own, other) = (student.hidden.dims()[2], teacher.hidden.dims()[2]);

@@ -142,12 +142,7 @@ pub fn inspect(path: &Path) -> Result<CheckpointReport, ModelFormatError> {
         format: formats::name(path),
         family: spec.family,
         kind: if decoder { "decoder" } else { "encoder" },
-        output: match spec.head {
-            Head::Hidden => "hidden states",
-            Head::LanguageModel { .. } => "next-token logits",
-            Head::MaskedLanguageModel { .. } => "masked-token logits",
-            Head::Classifier { .. } => "logits of labels",
-        },
+        output: spec.head.output(),
         layers: spec.layers.len(),
         hidden: spec.hidden,
         vocabulary: spec.vocabulary,
@@ -294,12 +289,7 @@ impl<E: std::fmt::Display, T: std::fmt::Display> Found<'_, E, T> {
     }
 
     fn output(&self) -> &'static str {
-        match self.spec().head {
-            Head::Hidden => "hidden states",
-            Head::LanguageModel { .. } => "next-token logits",
-            Head::MaskedLanguageModel { .. } => "masked-token logits",
-            Head::Classifier { .. } => "logits of labels",
-        }
+        self.spec().head.output()
     }
 
     fn tokenizer(&self, ids: usize) -> String {

@@ -201,7 +201,7 @@ impl Args {
         if let Some(loss) = self.exit_loss.filter(|loss| !(0.0..=100.0).contains(loss)) {
             faults.add("exit-loss", anyhow!("--exit-loss is {loss}; pass points of accuracy, from 0 to 100"));
         }
-        if self.exit_data.is_some() && !matches!(spec.head, Head::Classifier { .. }) {
+        if self.exit_data.is_some() && !spec.is_classifier() {
             faults
                 .add("exit-data", anyhow!("only classifiers have thresholds and temperatures; leave --exit-data out"));
         }

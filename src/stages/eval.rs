@@ -18,7 +18,7 @@ use crate::confidence::check_bound;
 use crate::eval::BATCH_BYTES;
 use crate::eval::extraction::AnswerIs;
 use crate::eval::opened::Task;
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
 use crate::text::windows::{Choice, WindowError, check_window};
 use anyhow::anyhow;
@@ -235,9 +235,7 @@ impl Stage for Eval {
         if let Some(bound) = args.route_below {
             faults.check("route-below", check_bound(bound));
             let task = args.task.filter(|task| *task != TaskChoice::Classify);
-            let other = known
-                .planned(&args.model.model)
-                .is_some_and(|model| !matches!(model.spec.head, Head::Classifier { .. }));
+            let other = known.planned(&args.model.model).is_some_and(|model| !model.spec.is_classifier());
             if task.is_some() || other {
                 faults.add("route-below", anyhow!("--route-below is about the labels of classifiers; leave it out"));
             }

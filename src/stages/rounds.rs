@@ -8,7 +8,6 @@ use crate::disk::atomic;
 use crate::disk::hash::hex;
 use crate::formats::{self, Description, ModelSink, hugging_face};
 use crate::machine::PORTABLE;
-use crate::model::spec::Head;
 use crate::model::transform::HeldMasks;
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -260,8 +259,7 @@ fn check_same(client: &Model, start: &Model) -> Result<(), ClientError> {
     if token_table(&client.companions) != token_table(&start.companions) {
         return Err(differs("tokens", "its tokenizer.json".to_owned(), "another".to_owned()));
     }
-    if let (Head::Classifier { labels: own, .. }, Head::Classifier { labels: other, .. }) =
-        (&client.spec.head, &start.spec.head)
+    if let (Some(own), Some(other)) = (client.spec.head.labels(), start.spec.head.labels())
         && own != other
     {
         return Err(differs("labels", own.join(", "), other.join(", ")));

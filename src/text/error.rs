@@ -208,6 +208,18 @@ pub enum TextError {
         /// What it should be.
         expected: &'static str,
     },
+    /// Words and labels that do not belong together.
+    #[error("{}:{line}: {words} words and {labels} labels; expected one label for each word", path.display())]
+    LabelsOfWords {
+        /// The file.
+        path: PathBuf,
+        /// Line or row, from 1.
+        line: usize,
+        /// Words.
+        words: usize,
+        /// Labels.
+        labels: usize,
+    },
 }
 
 /// The keys that rows lack.

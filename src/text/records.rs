@@ -176,11 +176,11 @@ pub fn read_labelled(
     filled(path, records, notes)
 }
 
-fn complete(path: &Path, missing: MissingKeys) -> Result<(), TextError> {
+pub(super) fn complete(path: &Path, missing: MissingKeys) -> Result<(), TextError> {
     if missing.is_empty() { Ok(()) } else { Err(TextError::MissingKey { path: path.to_owned(), missing }) }
 }
 
-fn filled<T>(path: &Path, records: Vec<T>, mut notes: ReadNotes) -> Result<Records<T>, TextError> {
+pub(super) fn filled<T>(path: &Path, records: Vec<T>, mut notes: ReadNotes) -> Result<Records<T>, TextError> {
     notes.records = records.len() as u64;
     if records.is_empty() { Err(TextError::Empty { path: path.to_owned() }) } else { Ok(Records { records, notes }) }
 }
@@ -194,7 +194,7 @@ pub(super) fn text(path: &Path, line: usize, key: &str, value: Value) -> Result<
     }
 }
 
-fn label(path: &Path, line: usize, key: &str, value: Value) -> Result<Label, TextError> {
+pub(super) fn label(path: &Path, line: usize, key: &str, value: Value) -> Result<Label, TextError> {
     let expected = "the name of a class, or its number from 0";
     let refuse = |value: &Value| wrong_type(path, line, key, value, expected);
     match &value {
@@ -209,7 +209,7 @@ fn label(path: &Path, line: usize, key: &str, value: Value) -> Result<Label, Tex
     }
 }
 
-fn wrong_type(path: &Path, line: usize, key: &str, value: &Value, expected: &'static str) -> TextError {
+pub(super) fn wrong_type(path: &Path, line: usize, key: &str, value: &Value, expected: &'static str) -> TextError {
     let found = match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -1,12 +1,15 @@
 //! A checkpoint's `tokenizer.json`, and the only user of the `tokenizers` crate. Padding and truncation settings of
 //! the file are ignored: text becomes exactly its own tokens, and cutting is decided by the caller.
 
+mod places;
+
 use super::device_text::{self, HostOnly};
 use super::vocabulary::{self, DecoderSteps, TextRules};
 use crate::disk::ConfigError;
 use crate::disk::found::without_byte_order_mark;
 use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::special_tokens::tokenizer_json;
+pub use places::Encoded;
 use rayon::prelude::*;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -115,6 +118,14 @@ pub enum TokenizerError {
         context: usize,
         /// Special tokens around every text.
         specials: usize,
+    },
+    /// A question and the special tokens fill the context.
+    #[error("the question of {question} tokens leaves nothing of a context of {context} for the text; shorten it")]
+    LongQuestion {
+        /// Tokens of the question and the special tokens.
+        question: usize,
+        /// Most tokens of a sequence.
+        context: usize,
     },
     /// The decoder is none that a table of bytes can stand for.
     #[error(

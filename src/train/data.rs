@@ -3,7 +3,7 @@
 //! epoch.
 
 use crate::model::forward::{Batch, BatchError};
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::ModelSpec;
 use crate::text::masking::Masking;
 use slm_runtime::sample::random_u64;
 
@@ -136,7 +136,7 @@ impl Samples {
         match self {
             Samples::Causal(sequences) => sequences[sample].len() - 1,
             Samples::Answers { said, .. } => said[sample].iter().skip(1).filter(|said| **said).count(),
-            Samples::Compared(sequences) if !matches!(spec.head, Head::Classifier { .. }) => sequences[sample].len(),
+            Samples::Compared(sequences) if !spec.is_classifier() => sequences[sample].len(),
             Samples::Compared(_) | Samples::Classified { .. } => 1,
             Samples::Masked { .. } => 0,
         }
@@ -186,7 +186,7 @@ impl Samples {
                     }
                 }
                 Samples::Compared(_) => {
-                    let of_sample = if matches!(spec.head, Head::Classifier { .. }) {
+                    let of_sample = if spec.is_classifier() {
                         index as i32..index as i32 + 1
                     } else {
                         first_row..first_row + inputs.len() as i32

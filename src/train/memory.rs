@@ -255,7 +255,8 @@ fn kept_floats(layer: &LayerSpec, hidden: usize) -> usize {
         | NormPlacement::Post
         | NormPlacement::Beside
         | NormPlacement::Added
-        | NormPlacement::Common => 4 * hidden,
+        | NormPlacement::Common
+        | NormPlacement::Network => 4 * hidden,
         NormPlacement::Around => 6 * hidden,
     };
     let mixer = match &layer.mixer {

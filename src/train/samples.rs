@@ -139,7 +139,7 @@ pub enum SamplesError {
 /// The task a model is for.
 pub fn own_task(spec: &ModelSpec) -> TrainTask {
     match (&spec.head, spec.kind) {
-        (Head::Classifier { .. }, _) => TrainTask::Classify,
+        (Head::Classifier { .. } | Head::LastClassifier { .. }, _) => TrainTask::Classify,
         (_, ModelKind::Decoder) => TrainTask::Clm,
         _ => TrainTask::Mlm,
     }
@@ -235,7 +235,7 @@ pub fn read(
             }
             Ok(ReadSamples { samples: Samples::Masked { sequences, masking }, files })
         }
-        (TrainTask::Classify, Head::Classifier { labels: known, .. }, _) => {
+        (TrainTask::Classify, Head::Classifier { labels: known, .. } | Head::LastClassifier { labels: known }, _) => {
             let (mut sequences, mut labels, mut files) = (Vec::new(), Vec::new(), Vec::new());
             for file in &data.files {
                 let Records { records, mut notes } = read_labelled(file, &data.form, TEXT_FIELD, &data.label_field)?;
@@ -271,7 +271,7 @@ pub fn check_task(task: TrainTask, spec: &ModelSpec) -> Result<(), SamplesError>
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder)
         | (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _)
-        | (TrainTask::Classify, Head::Classifier { .. } | Head::Hidden, _) => Ok(()),
+        | (TrainTask::Classify, Head::Classifier { .. } | Head::LastClassifier { .. } | Head::Hidden, _) => Ok(()),
         (TrainTask::Classify, Head::LanguageModel { .. }, _) if has_classifier(spec.family) => Ok(()),
         _ => Err(unsuited(task, spec)),
     }
@@ -286,7 +286,10 @@ fn unsuited(task: TrainTask, spec: &ModelSpec) -> SamplesError {
     let can = match &spec.head {
         Head::LanguageModel { .. } => "clm",
         Head::MaskedLanguageModel { .. } => "mlm",
-        Head::Classifier { .. } => "classify",
+        Head::Classifier { .. } | Head::LastClassifier { .. } => "classify",
+        Head::TokenClassifier { .. } | Head::Answers { .. } => {
+            "none: labels of tokens and places of answers are not trained here; train it elsewhere and import it"
+        }
         Head::Hidden => "classify, once it has labels: the data of --task classify gives them",
     };
     SamplesError::Task { task, can }

@@ -12,7 +12,7 @@
 
 use crate::model::id::{Class, LinearId, ParameterId, Part, Role};
 use crate::model::pattern::{matches, matches_parameter};
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,7 +161,7 @@ impl ScopeSettings {
             whole.extend(selected);
         }
         let Some(lora) = &self.lora else { return Ok(Scope { whole: Some(whole), adapters: BTreeMap::new() }) };
-        if matches!(spec.head, Head::Classifier { .. }) {
+        if spec.is_classifier() {
             // Of a new classifier the head is random; PEFT saves the head of every classifier whole.
             let of_head = |id: &&ParameterId| matches!(id, ParameterId::Linear(linear, _) if matches!(linear.role.class(), Class::Head | Class::Exit));
             whole.extend(parameters.iter().filter(of_head));

@@ -185,7 +185,9 @@ fn number_json(value: f64) -> Value {
 fn task(spec: &ModelSpec) -> Value {
     match spec.head {
         Head::LanguageModel { .. } => json!("CAUSAL_LM"),
-        Head::Classifier { .. } => json!("SEQ_CLS"),
+        Head::Classifier { .. } | Head::LastClassifier { .. } => json!("SEQ_CLS"),
+        Head::TokenClassifier { .. } => json!("TOKEN_CLS"),
+        Head::Answers { .. } => json!("QUESTION_ANS"),
         Head::Hidden => json!("FEATURE_EXTRACTION"),
         Head::MaskedLanguageModel { .. } => Value::Null,
     }

@@ -261,6 +261,8 @@ fn spellings(architecture: &Architecture, spec: &ModelSpec, id: ParameterId) -> 
                 Role::LmHead if matches!(spec.head, Head::MaskedLanguageModel { .. }) => return Vec::new(),
                 Role::LmHead => "output",
                 Role::Pooler => "cls",
+                // A file has one row of labels for a text.
+                Role::Classifier if !matches!(spec.head, Head::Classifier { .. }) => return Vec::new(),
                 Role::Classifier => "cls.output",
                 _ => return Vec::new(),
             };

@@ -81,19 +81,23 @@ impl Composer<'_> {
                 self.linear_as(LinearId::global(Role::LmHead), &inner, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, LENGTH, Dimension::Fixed(spec.vocabulary)]);
             }
-            Head::Classifier { function, labels } => {
+            Head::Classifier { function, labels, .. } => {
                 let first = self.graph.integer(0);
                 let along = vec![AttributeProto::int("axis", 1)];
                 let first = self.graph.node("Gather", "head.first", &[hidden, &first], along);
-                // Those without a pooler are refused before.
                 let pooled = self.linear(LinearId::global(Role::Pooler), &first)?;
                 let pooled = match function {
-                    None => pooled,
-                    Some(Function::Tanh) => self.graph.node("Tanh", "head.pooled", &[&pooled], Vec::new()),
-                    Some(Function::Activation(activation)) => self.activate(*activation, &pooled, "head.pooled"),
+                    Function::Tanh => self.graph.node("Tanh", "head.pooled", &[&pooled], Vec::new()),
+                    Function::Activation(activation) => self.activate(*activation, &pooled, "head.pooled"),
                 };
                 self.linear_as(LinearId::global(Role::Classifier), &pooled, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, Dimension::Fixed(labels.len())]);
+            }
+            // Refused before.
+            Head::LastClassifier { .. } => {}
+            Head::TokenClassifier { .. } | Head::Answers { .. } => {
+                self.linear_as(LinearId::global(Role::Classifier), hidden, "logits")?;
+                self.graph.declare_output("logits", &[BATCH, LENGTH, Dimension::Fixed(spec.output_width())]);
             }
         }
         Ok(())

@@ -146,7 +146,7 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         let why = "its graphs have norms of single heads; export the model as safetensors, or compile it";
         return not_said(format!("the norms of queries and keys of {}", spec.family), why);
     }
-    if matches!(spec.head, Head::Classifier { function: None, .. }) {
+    if matches!(spec.head, Head::LastClassifier { .. }) {
         let why = "its classifiers read a pooler of the first token; export the model as safetensors, or compile it";
         return not_said(format!("the classifier of this {}", spec.family), why);
     }
@@ -162,6 +162,10 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
     if !decoder && attention().any(|of| of.rotary.is_some() || of.window.is_some() || of.query_key_norm.is_some()) {
         let why = "its encoders have learned positions and see whole sequences; export the model as safetensors";
         return not_said(format!("the attention of this {}", spec.family), why);
+    }
+    if spec.projects_embeddings() {
+        let why = "its encoders have tables as wide as their layers; export the model as safetensors, or compile it";
+        return not_said(format!("the embeddings of this {}", spec.family), why);
     }
     Ok(())
 }

@@ -37,7 +37,11 @@ impl Composer<'_> {
         site: NormSite,
         hidden: &str,
     ) -> Result<String, ModelFormatError> {
-        match spec.norm_placement.is_before() {
+        let before = match site {
+            NormSite::Ffn => spec.norm_placement.is_before_network(),
+            _ => spec.norm_placement.is_before_mixer(),
+        };
+        match before {
             true => self.norm(spec.norm, Some(layer as u16), site, hidden),
             false => Ok(hidden.to_owned()),
         }
@@ -54,7 +58,9 @@ impl Composer<'_> {
     ) -> Result<String, ModelFormatError> {
         let (name, number) = (format!("layers.{layer}.{name}"), Some(layer as u16));
         match spec.norm_placement {
-            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common => Ok(self.sum(&name, hidden, output)),
+            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common | NormPlacement::Network => {
+                Ok(self.sum(&name, hidden, output))
+            }
             NormPlacement::Post => {
                 let sum = self.sum(&name, hidden, output);
                 self.norm(spec.norm, number, of_sum, &sum)

@@ -42,7 +42,7 @@ pub struct Shape {
     pub cap: Option<f32>,
     /// Whether a position sees only itself and those before it.
     pub causal: bool,
-    /// How many of them, itself included.
+    /// How many of them, itself included; where it sees both sides, on each.
     pub window: Option<usize>,
     /// cos and sin, (length, width / 2) each.
     pub rotary: Option<Arc<[Vec<f32>; 2]>>,
@@ -62,10 +62,13 @@ impl Shape {
 
     /// The keys that the query at `position` may see, padding aside.
     fn seen(&self, position: usize) -> std::ops::Range<usize> {
-        if !self.causal {
-            return 0..self.length;
-        }
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
+        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let end = match (self.causal, self.window) {
+            (true, _) => position + 1,
+            (false, Some(window)) => self.length.min(position.saturating_add(window)),
+            (false, None) => self.length,
+        };
+        first..end
     }
 
     /// Copies one head of one sequence, (length, width), turned where it is not a value.

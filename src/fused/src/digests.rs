@@ -158,6 +158,7 @@ fn operations_have_the_recorded_bits() {
                     table: trained.weight(50 * 32),
                     scale: 1.7,
                     types: Some(trained.weight(2 * 32)),
+                    type_of: None,
                     positions: Some(trained.weight(80 * 32)),
                     tokens,
                     dims: [sequences, length, 32],

@@ -1,10 +1,10 @@
-//! Rows of the token table, scaled, with the rows of positions and of the one token type that is used:
+//! Rows of the token table, scaled, with the rows of positions and of token types:
 //!
 //! ```text
-//! y(t) = scale · E(id(t)) + types(0) + positions(start + t mod length)
+//! y(t) = scale · E(id(t)) + types(type(t)) + positions(start + t mod length)
 //! ```
 //!
-//! and rows chosen from a value. A row's gradients are added in the order of the tokens.
+//! and rows chosen from a value, or their means. A row's gradients are added in the order of the tokens.
 
 use crate::node::{Value, record, recycle, slice, tensor};
 use crate::weights::Weight;
@@ -19,8 +19,10 @@ pub struct Embedding {
     pub table: Weight,
     /// Factor on its rows.
     pub scale: f32,
-    /// (types, width), of which the first row is added.
+    /// (types, width)
     pub types: Option<Weight>,
+    /// The type of every token; `None` where all are of the first.
+    pub type_of: Option<Vec<u32>>,
     /// (positions, width)
     pub positions: Option<Weight>,
     /// Rows of the table.
@@ -41,7 +43,8 @@ pub fn embed(embedding: Embedding, root: &Value) -> Value {
         let row = &embedding.table.values()[id * width..][..width];
         out.iter_mut().zip(row).for_each(|(out, value)| *out = value * embedding.scale);
         if let Some(types) = &embedding.types {
-            out.iter_mut().zip(&types.values()[..width]).for_each(|(out, value)| *out += value);
+            let row = &types.values()[embedding.type_at(index) * width..][..width];
+            out.iter_mut().zip(row).for_each(|(out, value)| *out += value);
         }
         if let Some(positions) = &embedding.positions {
             let row = &positions.values()[(embedding.start + index % length) * width..][..width];
@@ -57,12 +60,17 @@ pub fn embed(embedding: Embedding, root: &Value) -> Value {
 }
 
 impl Embedding {
+    /// The row of the types that a token has.
+    fn type_at(&self, index: usize) -> usize {
+        self.type_of.as_ref().map_or(0, |types| types[index] as usize)
+    }
+
     fn backward(&self, dy: &[f32]) {
         let [_, length, width] = self.dims;
         let rows = || dy.chunks_exact(width);
         add_rows(&self.table, rows().zip(self.tokens.iter().map(|&id| id as usize)), width, self.scale);
         if let Some(types) = &self.types {
-            add_rows(types, rows().map(|row| (row, 0)), width, 1.0);
+            add_rows(types, rows().enumerate().map(|(index, row)| (row, self.type_at(index))), width, 1.0);
         }
         if let Some(positions) = &self.positions {
             add_rows(positions, rows().enumerate().map(|(index, row)| (row, self.start + index % length)), width, 1.0);
@@ -93,6 +101,33 @@ pub fn select(input: &Value, rows: Arc<Vec<usize>>) -> Value {
         let mut dx = vec![0.0; count];
         for (dy, &row) in slice(&gradient).chunks_exact(width).zip(rows.iter()) {
             dx[row * width..][..width].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+        }
+        let dx: FlexTensor = tensor(dx, &dims);
+        [Some(dx)]
+    })
+}
+
+/// The mean of each group of rows of the last dimension, (groups, width).
+pub fn mean_of(input: &Value, groups: Arc<Vec<Vec<usize>>>) -> Value {
+    let width = input.width();
+    let x = input.tensor();
+    let values = slice(&x);
+    let mut means = vec![0.0; groups.len() * width];
+    for (mean, group) in means.chunks_exact_mut(width).zip(groups.iter()) {
+        for &row in group {
+            mean.iter_mut().zip(&values[row * width..][..width]).for_each(|(sum, value)| *sum += value);
+        }
+        mean.iter_mut().for_each(|sum| *sum /= group.len().max(1) as f32);
+    }
+    let result = tensor(means, &[groups.len(), width]);
+    let (dims, count) = (input.dims(), values.len());
+    record([input], result, move |gradient, [_]| {
+        let mut dx = vec![0.0; count];
+        for (dy, group) in slice(&gradient).chunks_exact(width).zip(groups.iter()) {
+            let share = 1.0 / group.len().max(1) as f32;
+            for &row in group {
+                dx[row * width..][..width].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy * share);
+            }
         }
         let dx: FlexTensor = tensor(dx, &dims);
         [Some(dx)]

@@ -1,5 +1,5 @@
 //! BERT: post-norm encoder with learned positions and token types, bare (`BertModel`), with the head of a masked language
-//! model, or with a sequence classifier over the pooled first token. Which one is said by `architectures`, else by the tensors. `BertForPreTraining`
+//! model, with a sequence classifier over the pooled first token, a classifier over every token or the scores of answers. Which one is said by `architectures`, else by the tensors. `BertForPreTraining`
 //! is read as a masked language model: its second head is not used.
 
 use super::class_defaults::ClassDefault;
@@ -46,6 +46,8 @@ pub(super) const FAMILY: Family = Family {
     classifier: Some(CLASSIFIER),
     heads: &[
         (&["classifier.weight", "pooler.dense.weight"], CLASSIFIER),
+        (&["classifier.weight"], "BertForTokenClassification"),
+        (&["qa_outputs.weight"], "BertForQuestionAnswering"),
         (&["cls.predictions.transform.dense.weight"], MASKED),
         (&["embeddings.word_embeddings.weight"], BARE),
     ],
@@ -55,25 +57,28 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     encoder::refuse_foreign(config, NAME)?;
     let activation = encoder::activation(config, NAME)?;
     let norm = encoder::norm(config)?;
-    let head = match architecture(config)? {
-        Some(BARE) => Head::Hidden,
-        Some(MASKED | "BertForPreTraining") => {
-            Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? }
+    let class = architecture(config)?;
+    let head = match (encoder::token_head(config, class, "Bert")?, class) {
+        (Some(head), _) => head,
+        (None, Some(BARE)) => Head::Hidden,
+        (None, Some(MASKED | "BertForPreTraining")) => {
+            Head::masked(activation, norm, config.flag("tie_word_embeddings")?)
         }
-        Some(CLASSIFIER) => Head::Classifier { function: Some(Function::Tanh), labels: labels(config)? },
+        (None, Some(CLASSIFIER)) => Head::classifier(Function::Tanh, labels(config)?),
         _ => {
-            let supported = "BertModel, BertForMaskedLM, BertForSequenceClassification";
+            let supported = "BertModel, BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification, \
+                             BertForQuestionAnswering";
             return Err(config.unsupported("architectures", NAME, supported));
         }
     };
     encoder::model(config, NAME, config.size("max_position_embeddings")?, activation, head)
 }
 
-fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     Some(match id {
         ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
             Role::Pooler => prefixed("pooler.dense", part),
-            Role::Classifier => bare("classifier", part),
+            Role::Classifier => encoder::classifier(spec, "classifier", part),
             Role::MlmTransform => bare("cls.predictions.transform.dense", part),
             Role::LmHead if part == Part::Bias => TensorName::bare("cls.predictions.bias"),
             Role::LmHead => TensorName::bare("cls.predictions.decoder.weight"),

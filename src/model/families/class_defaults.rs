@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_model_type_alone_is_the_model_of_its_class() {
         type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize, bool, &'static [u32]);
-        let cases: [(&str, Sizes); 25] = [
+        let cases: [(&str, Sizes); 27] = [
             ("bert", (30522, 768, 12, 12, 12, 64, 3072, 512, true, &[])),
             // Positions begin after padding's.
             ("camembert", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
@@ -111,6 +111,8 @@ mod tests {
             ("ministral3", (131_072, 4096, 34, 32, 8, 128, 14336, 16384, false, &[2])),
             ("mistral", (32000, 4096, 32, 32, 8, 128, 14336, 131_072, false, &[2])),
             ("mobilellm", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),
+            ("modernbert", (50368, 768, 22, 12, 12, 64, 1152, 8192, true, &[50282])),
+            ("nomic_bert", (30528, 768, 12, 12, 12, 64, 3072, 2048, true, &[])),
             ("olmo2", (50304, 4096, 32, 32, 32, 128, 11008, 2048, false, &[50279])),
             ("opt", (50272, 768, 12, 12, 12, 64, 3072, 2048, true, &[2])),
             // Heads of 64, of which 32 turn.
@@ -131,6 +133,8 @@ mod tests {
             match name {
                 "bert" => whole["architectures"] = json!(["BertForMaskedLM"]),
                 "distilbert" => whole["architectures"] = json!(["DistilBertForMaskedLM"]),
+                "modernbert" => whole["architectures"] = json!(["ModernBertForMaskedLM"]),
+                "nomic_bert" => whole["architectures"] = json!(["NomicBertForMaskedLM"]),
                 "camembert" => whole["architectures"] = json!(["CamembertForMaskedLM"]),
                 "roberta" => whole["architectures"] = json!(["RobertaForMaskedLM"]),
                 "xlm-roberta" => whole["architectures"] = json!(["XLMRobertaForMaskedLM"]),

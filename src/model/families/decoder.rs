@@ -77,7 +77,7 @@ impl Class {
         match self {
             Class::Language => Ok(spec),
             Class::Classifier => {
-                let head = Head::Classifier { function: None, labels: labels(config)? };
+                let head = Head::LastClassifier { labels: labels(config)? };
                 Ok(ModelSpec { head, ..as_encoder(spec) })
             }
         }
@@ -179,6 +179,7 @@ pub(super) fn model(
         causal: true,
         vocabulary,
         hidden: config.size("hidden_size")?,
+        embedding_width: config.size("hidden_size")?,
         context: context(config)?,
         token_types: 0,
         positions: Positions::Rotary,

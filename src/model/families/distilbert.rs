@@ -1,8 +1,10 @@
-//! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`), with the head of a masked language model, or
-//! with a sequence classifier, whose dense layer before the classifier has a ReLU.
+//! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`), with the head of a masked language model,
+//! with a sequence classifier, whose dense layer before the classifier has a ReLU, a classifier over every token or the scores
+//! of answers.
 
 use super::class_defaults::ClassDefault;
 use super::classifier::labels;
+use super::encoder;
 use super::fewer_layers::alike;
 use super::narrower::WidthKeys;
 use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
@@ -47,6 +49,8 @@ pub(super) const FAMILY: Family = Family {
     classifier: Some(CLASSIFIER),
     heads: &[
         (&["pre_classifier.weight", "classifier.weight"], CLASSIFIER),
+        (&["classifier.weight"], "DistilBertForTokenClassification"),
+        (&["qa_outputs.weight"], "DistilBertForQuestionAnswering"),
         (&["vocab_transform.weight"], MASKED),
         (&["embeddings.word_embeddings.weight"], BARE),
     ],
@@ -61,14 +65,15 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let heads = config.size("n_heads")?;
     let head_dim = head_width(config, "n_heads", hidden, heads)?;
     let norm = Norm { kind: NormKind::Layer, epsilon: 1e-12 };
-    let head = match architecture(config)? {
-        Some(BARE) => Head::Hidden,
-        Some(MASKED) => Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? },
-        Some(CLASSIFIER) => {
-            Head::Classifier { function: Some(Function::Activation(Activation::Relu)), labels: labels(config)? }
-        }
+    let class = architecture(config)?;
+    let head = match (encoder::token_head(config, class, "DistilBert")?, class) {
+        (Some(head), _) => head,
+        (None, Some(BARE)) => Head::Hidden,
+        (None, Some(MASKED)) => Head::masked(activation, norm, config.flag("tie_word_embeddings")?),
+        (None, Some(CLASSIFIER)) => Head::classifier(Function::Activation(Activation::Relu), labels(config)?),
         _ => {
-            let supported = "DistilBertModel, DistilBertForMaskedLM, DistilBertForSequenceClassification";
+            let supported = "DistilBertModel, DistilBertForMaskedLM, DistilBertForSequenceClassification, \
+                             DistilBertForTokenClassification, DistilBertForQuestionAnswering";
             return Err(config.unsupported("architectures", NAME, supported));
         }
     };
@@ -85,6 +90,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         causal: false,
         vocabulary,
         hidden,
+        embedding_width: hidden,
         context: config.size("max_position_embeddings")?,
         token_types: 0,
         positions: Positions::Learned,
@@ -102,7 +108,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     })
 }
 
-fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let prefixed = |stem: &str, part: Part| TensorName::prefixed(format!("{stem}.{}", part.name()));
     let bare = |stem: &str, part: Part| TensorName::bare(&format!("{stem}.{}", part.name()));
     Some(match id {
@@ -124,7 +130,7 @@ fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
             Role::MlmTransform => bare("vocab_transform", part),
             Role::LmHead => bare("vocab_projector", part),
             Role::Pooler => bare("pre_classifier", part),
-            Role::Classifier => bare("classifier", part),
+            Role::Classifier => encoder::classifier(spec, "classifier", part),
             _ => return None,
         },
         ParameterId::Norm(layer, site, part) => match (layer, site) {

@@ -1,11 +1,12 @@
-//! ELECTRA whose embeddings are as wide as its layers (the base and large sizes): BERT's layers, bare (`ElectraModel`), with
-//! the head of its generator (`ElectraForMaskedLM`), or with a sequence classifier whose pooler has a GELU. The
-//! discriminator's head, which tells replaced tokens from original ones, is not read: with `ElectraModel` among
+//! ELECTRA: BERT's layers, with a projection after the embedding norm where the tables are narrower than the layers (the small
+//! size), bare (`ElectraModel`), with
+//! the head of its generator (`ElectraForMaskedLM`), with a sequence classifier whose pooler has a GELU, a classifier over
+//! every token or the scores of answers. The discriminator's head, which tells replaced tokens from original ones, is not read: with `ElectraModel` among
 //! `architectures` its encoder is.
 
 use super::class_defaults::ClassDefault;
 use super::classifier::labels;
-use super::encoder::{self, bare};
+use super::encoder::{self, bare, prefixed};
 use super::fewer_layers::alike;
 use super::narrower::WidthKeys;
 use super::{Family, TensorName, architecture};
@@ -49,6 +50,8 @@ pub(super) const FAMILY: Family = Family {
     classifier: Some(CLASSIFIER),
     heads: &[
         (&["classifier.dense.weight"], CLASSIFIER),
+        (&["classifier.weight"], "ElectraForTokenClassification"),
+        (&["qa_outputs.weight"], "ElectraForQuestionAnswering"),
         (&["generator_predictions.dense.weight"], MASKED),
         (&["embeddings.word_embeddings.weight"], BARE),
     ],
@@ -57,34 +60,42 @@ pub(super) const FAMILY: Family = Family {
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     encoder::refuse_foreign(config, NAME)?;
     let hidden = config.size("hidden_size")?;
-    if config.size("embedding_size")? != hidden {
-        return Err(config.unsupported("embedding_size", NAME, &format!("hidden_size, {hidden}")));
+    let embedding_width = config.size("embedding_size")?;
+    if embedding_width > hidden {
+        return Err(config.unsupported("embedding_size", NAME, &format!("at most hidden_size, {hidden}")));
     }
     let activation = encoder::activation(config, NAME)?;
     let norm = encoder::norm(config)?;
     // Both heads have the exact GELU, whatever the layers have.
-    let head = match architecture(config)? {
-        Some(BARE) => Head::Hidden,
-        Some(MASKED) => {
+    let class = architecture(config)?;
+    let head = match (encoder::token_head(config, class, "Electra")?, class) {
+        (Some(head), _) => head,
+        (None, Some(BARE)) => Head::Hidden,
+        (None, Some(MASKED)) if embedding_width != hidden => {
+            let supported = format!("hidden_size, {hidden}, where the head is that of {MASKED}");
+            return Err(config.unsupported("embedding_size", NAME, &supported));
+        }
+        (None, Some(MASKED)) => {
             let tied = config.flag("tie_word_embeddings")?;
-            Head::MaskedLanguageModel { activation: Activation::Gelu, norm, tied }
+            Head::masked(Activation::Gelu, norm, tied)
         }
-        Some(CLASSIFIER) => {
-            Head::Classifier { function: Some(Function::Activation(Activation::Gelu)), labels: labels(config)? }
-        }
+        (None, Some(CLASSIFIER)) => Head::classifier(Function::Activation(Activation::Gelu), labels(config)?),
         _ => {
-            let supported = "ElectraModel, ElectraForMaskedLM, ElectraForSequenceClassification";
+            let supported = "ElectraModel, ElectraForMaskedLM, ElectraForSequenceClassification, \
+                             ElectraForTokenClassification, ElectraForQuestionAnswering";
             return Err(config.unsupported("architectures", NAME, supported));
         }
     };
-    encoder::model(config, NAME, config.size("max_position_embeddings")?, activation, head)
+    let spec = encoder::model(config, NAME, config.size("max_position_embeddings")?, activation, head)?;
+    Ok(ModelSpec { embedding_width, ..spec })
 }
 
-fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     Some(match id {
         ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
+            Role::EmbeddingProjection => prefixed("embeddings_project", part),
             Role::Pooler => bare("classifier.dense", part),
-            Role::Classifier => bare("classifier.out_proj", part),
+            Role::Classifier => encoder::classifier(spec, "classifier.out_proj", part),
             Role::MlmTransform => bare("generator_predictions.dense", part),
             Role::LmHead if part == Part::Bias => TensorName::bare("generator_lm_head.bias"),
             Role::LmHead => TensorName::bare("generator_lm_head.weight"),

@@ -1,6 +1,7 @@
 //! What the families of post-norm encoders with learned positions have in common: the network that BERT's keys describe, and
 //! the tensor names that began with BERT's.
 
+use super::classifier::labels;
 use super::narrower::WidthKeys;
 use super::{TensorName, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
@@ -64,6 +65,7 @@ pub(super) fn model(
         causal: false,
         vocabulary,
         hidden,
+        embedding_width: hidden,
         context,
         token_types: config.size("type_vocab_size")?,
         positions: Positions::Learned,
@@ -79,6 +81,24 @@ pub(super) fn model(
         exits: Vec::new(),
         stored: Stored::ALIKE,
     })
+}
+
+/// The head that reads every token of the class `stem` and a suffix: a classifier of tokens, or of where answers are.
+pub(super) fn token_head(config: &Config, class: Option<&str>, stem: &str) -> Result<Option<Head>, ConfigError> {
+    Ok(match class.and_then(|class| class.strip_prefix(stem)) {
+        Some("ForTokenClassification") => Some(Head::TokenClassifier { labels: labels(config)? }),
+        Some("ForQuestionAnswering") => Some(Head::Answers { separator: None }),
+        _ => None,
+    })
+}
+
+/// The last matrix of heads with labels; a classifier of texts has it under `of_texts`.
+pub(super) fn classifier(spec: &ModelSpec, of_texts: &str, part: Part) -> TensorName {
+    match spec.head {
+        Head::Answers { .. } => bare("qa_outputs", part),
+        Head::TokenClassifier { .. } => bare("classifier", part),
+        _ => bare(of_texts, part),
+    }
 }
 
 /// A prefixed tensor.

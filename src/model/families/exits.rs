@@ -8,7 +8,7 @@
 use super::{Family, TensorName};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, ParameterId, Role};
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::{ClassifierState, Head, ModelSpec};
 use serde_json::{Map, Value, json};
 
 /// Key of the exits.
@@ -55,11 +55,14 @@ impl ModelSpec {
     /// [`ExitsError`].
     pub fn check_exits(&self, exits: &[usize]) -> Result<(), ExitsError> {
         let output = match &self.head {
-            Head::Classifier { function: Some(_), .. } => None,
-            Head::Classifier { function: None, .. } => Some("labels by the state of the last token"),
+            Head::Classifier { state: ClassifierState::First, norm: None, .. } if self.final_norm.is_none() => None,
+            Head::Classifier { .. } => Some("labels of normed or averaged states"),
+            Head::LastClassifier { .. } => Some("labels by the state of the last token"),
             Head::Hidden => Some("hidden states"),
             Head::LanguageModel { .. } => Some("logits of the next token"),
             Head::MaskedLanguageModel { .. } => Some("logits of masked tokens"),
+            Head::TokenClassifier { .. } => Some("labels of tokens"),
+            Head::Answers { .. } => Some("places of answers"),
         };
         if let Some(output) = output {
             return Err(ExitsError::NotAClassifier { output });

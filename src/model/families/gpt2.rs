@@ -89,6 +89,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         causal: true,
         vocabulary,
         hidden,
+        embedding_width: hidden,
         context: config.size("n_positions")?,
         token_types: 0,
         positions: Positions::Learned,

@@ -85,6 +85,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         causal: true,
         vocabulary,
         hidden,
+        embedding_width: hidden,
         context: config.size("max_position_embeddings")?,
         token_types: 0,
         positions: Positions::Learned,

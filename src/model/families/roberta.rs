@@ -1,6 +1,6 @@
 //! RoBERTa, and CamemBERT and XLM-RoBERTa, which are RoBERTas under other names: BERT with positions that are counted from
-//! the one after padding's, a head of its own for masked tokens, and a classifier over the first token whose pooler is
-//! part of it. The rows of the position table before the first position are left out here.
+//! the one after padding's, a head of its own for masked tokens, a classifier over the first token whose pooler is
+//! part of it, a classifier over every token and the scores of answers. The rows of the position table before the first position are left out here.
 
 use super::class_defaults::ClassDefault;
 use super::classifier::labels;
@@ -14,6 +14,8 @@ use crate::model::spec::{Activation, Function, Head, ModelSpec, Stored};
 /// A family and its classes in transformers.
 struct Names {
     family: &'static str,
+    /// How the names of its classes begin.
+    stem: &'static str,
     bare: &'static str,
     masked: &'static str,
     classifier: &'static str,
@@ -22,26 +24,32 @@ struct Names {
 
 const ROBERTA: Names = Names {
     family: "roberta",
+    stem: "Roberta",
     bare: "RobertaModel",
     masked: "RobertaForMaskedLM",
     classifier: "RobertaForSequenceClassification",
-    supported: "RobertaModel, RobertaForMaskedLM, RobertaForSequenceClassification",
+    supported: "RobertaModel, RobertaForMaskedLM, RobertaForSequenceClassification, RobertaForTokenClassification, \
+                RobertaForQuestionAnswering",
 };
 
 const OF_CAMEMBERT: Names = Names {
     family: "camembert",
+    stem: "Camembert",
     bare: "CamembertModel",
     masked: "CamembertForMaskedLM",
     classifier: "CamembertForSequenceClassification",
-    supported: "CamembertModel, CamembertForMaskedLM, CamembertForSequenceClassification",
+    supported: "CamembertModel, CamembertForMaskedLM, CamembertForSequenceClassification, CamembertForTokenClassification, \
+                CamembertForQuestionAnswering",
 };
 
 const OF_XLM_ROBERTA: Names = Names {
     family: "xlm-roberta",
+    stem: "XLMRoberta",
     bare: "XLMRobertaModel",
     masked: "XLMRobertaForMaskedLM",
     classifier: "XLMRobertaForSequenceClassification",
-    supported: "XLMRobertaModel, XLMRobertaForMaskedLM, XLMRobertaForSequenceClassification",
+    supported: "XLMRobertaModel, XLMRobertaForMaskedLM, XLMRobertaForSequenceClassification, XLMRobertaForTokenClassification, \
+                XLMRobertaForQuestionAnswering",
 };
 
 /// What the classes have for keys that are absent: the configuration of transformers 5.24.
@@ -82,6 +90,8 @@ pub(super) const FAMILY: Family = Family {
     classifier: Some(ROBERTA.classifier),
     heads: &[
         (&["classifier.dense.weight"], ROBERTA.classifier),
+        (&["classifier.weight"], "RobertaForTokenClassification"),
+        (&["qa_outputs.weight"], "RobertaForQuestionAnswering"),
         (&["lm_head.dense.weight"], ROBERTA.masked),
         (&["embeddings.word_embeddings.weight"], ROBERTA.bare),
     ],
@@ -94,6 +104,8 @@ pub(super) const CAMEMBERT: Family = Family {
     classifier: Some(OF_CAMEMBERT.classifier),
     heads: &[
         (&["classifier.dense.weight"], OF_CAMEMBERT.classifier),
+        (&["classifier.weight"], "CamembertForTokenClassification"),
+        (&["qa_outputs.weight"], "CamembertForQuestionAnswering"),
         (&["lm_head.dense.weight"], OF_CAMEMBERT.masked),
         (&["embeddings.word_embeddings.weight"], OF_CAMEMBERT.bare),
     ],
@@ -107,6 +119,8 @@ pub(super) const XLM_ROBERTA: Family = Family {
     classifier: Some(OF_XLM_ROBERTA.classifier),
     heads: &[
         (&["classifier.dense.weight"], OF_XLM_ROBERTA.classifier),
+        (&["classifier.weight"], "XLMRobertaForTokenClassification"),
+        (&["qa_outputs.weight"], "XLMRobertaForQuestionAnswering"),
         (&["lm_head.dense.weight"], OF_XLM_ROBERTA.masked),
         (&["embeddings.word_embeddings.weight"], OF_XLM_ROBERTA.bare),
     ],
@@ -117,16 +131,16 @@ fn spec(config: &Config, names: &Names) -> Result<ModelSpec, ConfigError> {
     encoder::refuse_foreign(config, names.family)?;
     let activation = encoder::activation(config, names.family)?;
     let norm = encoder::norm(config)?;
-    let head = match architecture(config)? {
-        Some(class) if class == names.bare => Head::Hidden,
+    let class = architecture(config)?;
+    let head = match (encoder::token_head(config, class, names.stem)?, class) {
+        (Some(head), _) => head,
+        (None, Some(class)) if class == names.bare => Head::Hidden,
         // Its dense layer has the exact GELU, whatever the layers have.
-        Some(class) if class == names.masked => {
+        (None, Some(class)) if class == names.masked => {
             let tied = config.flag("tie_word_embeddings")?;
-            Head::MaskedLanguageModel { activation: Activation::Gelu, norm, tied }
+            Head::masked(Activation::Gelu, norm, tied)
         }
-        Some(class) if class == names.classifier => {
-            Head::Classifier { function: Some(Function::Tanh), labels: labels(config)? }
-        }
+        (None, Some(class)) if class == names.classifier => Head::classifier(Function::Tanh, labels(config)?),
         _ => return Err(config.unsupported("architectures", names.family, names.supported)),
     };
     let leading_positions = first_position(config)?;
@@ -161,7 +175,7 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
                 prefixed("embeddings.position_embeddings", part).fused(first, first + spec.context)
             }
             Role::Pooler => bare("classifier.dense", part),
-            Role::Classifier => bare("classifier.out_proj", part),
+            Role::Classifier => encoder::classifier(spec, "classifier.out_proj", part),
             Role::MlmTransform => bare("lm_head.dense", part),
             Role::LmHead if part == Part::Bias => TensorName::bare("lm_head.bias"),
             Role::LmHead => TensorName::bare("lm_head.decoder.weight"),

@@ -193,18 +193,20 @@ impl Batch {
     /// What is added to scores, (1 or batch, 1, 1 or length, keys); `None` where every position sees every key.
     fn scores_mask(&self, causal: bool, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
         let [sequences, length] = self.dims();
-        if self.mask.is_none() && (!causal || length == 1) {
+        let everything = !causal && window.is_none();
+        if self.mask.is_none() && (everything || length == 1) {
             return None;
         }
-        let rows = if causal { length } else { 1 };
+        let rows = if everything { 1 } else { length };
         let before = kept_before(self.start, window);
         let count = if self.mask.is_some() { sequences } else { 1 };
         let mut values = Vec::with_capacity(count * rows * (before + length));
         for sequence in 0..count {
             for row in before..before + rows {
                 values.extend((0..before + length).map(|column| {
-                    let future = causal && column > row;
-                    let past = causal && window.is_some_and(|window| column + window <= row);
+                    let beyond = |from: usize, to: usize| window.is_some_and(|window| from + window <= to);
+                    let future = if causal { column > row } else { beyond(row, column) };
+                    let past = beyond(column, row);
                     let padding = self.mask.as_ref().is_some_and(|mask| !mask[sequence * length + column]);
                     if future || past || padding { HIDDEN_SCORE } else { 0.0 }
                 }));

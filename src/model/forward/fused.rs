@@ -10,12 +10,14 @@ pub use weights::FusedWeights;
 
 use super::batch::rotary_values;
 use super::layer::Operations;
-use super::{Batch, Observer, Output, Unobserved};
+use super::{Batch, Observer, Output, Unobserved, token_types};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{Activation, AttentionSpec, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
+use crate::model::spec::{
+    Activation, AttentionSpec, ClassifierState, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec,
+};
 use burn::tensor::DataError;
 use slm_fused::activation::{activate, cap, tanh};
-use slm_fused::embedding::{Embedding, embed, select};
+use slm_fused::embedding::{Embedding, embed, mean_of, select};
 use slm_fused::linear::{Linear, linear};
 use slm_fused::node::{Value, apart, joined, recomputed, tensor};
 use slm_fused::norm::{Segment, norm};
@@ -84,7 +86,7 @@ pub fn run_fused_apart(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch) 
     let [sequences, length] = batch.dims();
     let forward = FusedForward::new(spec, weights, false);
     let last = forward.states(batch, &root_without_graph(), &mut Unobserved).last;
-    let rows = if matches!(spec.head, Head::Classifier { .. }) { 1 } else { length };
+    let rows = if spec.is_classifier() { 1 } else { length };
     let of_sequence = |sequence: usize| {
         let own: Vec<i32> = ((sequence * rows) as i32..((sequence + 1) * rows) as i32).collect();
         let mut last = forward.head_rows(last.clone(), batch, &own, &mut Unobserved);
@@ -183,7 +185,10 @@ impl<'a> FusedForward<'a> {
             rows.len() == sequences * per_sequence && rows.iter().enumerate().all(|(index, &row)| index == row as usize)
         };
         let input = match &self.spec.head {
-            Head::Classifier { .. } => {
+            Head::Classifier { state: ClassifierState::Mean, .. } => {
+                mean_of(&last, Arc::new(present_rows(batch, rows)))
+            }
+            Head::Classifier { .. } | Head::LastClassifier { .. } => {
                 let labelled = rows.iter().map(|&row| batch.labelled(self.spec, row as usize));
                 select(&last, Arc::new(labelled.collect()))
             }
@@ -208,11 +213,14 @@ impl<'a> FusedForward<'a> {
     /// A classifier's pooler and its function.
     pub(super) fn pooled(&self, pooler: LinearId, input: &Value, observer: &mut dyn Observer) -> Value {
         let pooled = self.linear(input, &[pooler], None, observer);
-        match &self.spec.head {
-            Head::Classifier { function: Some(Function::Activation(activation)), .. } => {
-                activate(&pooled, function(*activation), false)
-            }
-            _ => tanh(&pooled),
+        let Head::Classifier { function: own, norm, .. } = &self.spec.head else { return pooled };
+        let pooled = match own {
+            Function::Activation(activation) => activate(&pooled, function(*activation), false),
+            Function::Tanh => tanh(&pooled),
+        };
+        match norm {
+            Some(norm) => self.norm(&pooled, *norm, None, NormSite::MlmTransform),
+            None => pooled,
         }
     }
 
@@ -227,7 +235,11 @@ impl<'a> FusedForward<'a> {
     /// From the input of the head's first linear to that of its last.
     pub(super) fn before_last(&self, input: Value, observer: &mut dyn Observer) -> Value {
         match &self.spec.head {
-            Head::Hidden | Head::LanguageModel { .. } | Head::Classifier { function: None, .. } => input,
+            Head::Hidden
+            | Head::LanguageModel { .. }
+            | Head::LastClassifier { .. }
+            | Head::TokenClassifier { .. }
+            | Head::Answers { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
@@ -254,7 +266,7 @@ impl<'a> FusedForward<'a> {
     pub(crate) fn run(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> Output {
         let [sequences, length] = batch.dims();
         let states = self.states(batch, root, observer);
-        let rows = if matches!(self.spec.head, Head::Classifier { .. }) { 1 } else { length };
+        let rows = if self.spec.is_classifier() { 1 } else { length };
         let all: Vec<i32> = (0..(sequences * rows) as i32).collect();
         let mut last = self.head_rows(states.last, batch, &all, observer);
         if let Some(id) = self.spec.last_linear() {
@@ -277,15 +289,19 @@ impl<'a> FusedForward<'a> {
             table: table(Role::TokenEmbedding),
             scale: self.spec.embedding_scale,
             types: (self.spec.token_types > 0).then(|| table(Role::TypeEmbedding)),
+            type_of: token_types(self.spec, batch),
             positions: (self.spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding)),
             tokens: batch.tokens().to_vec(),
-            dims: [sequences, length, self.spec.hidden],
+            dims: [sequences, length, self.spec.embedding_width],
             start: batch.start(),
         };
-        let hidden = embed(embedding, root);
-        match self.spec.embedding_norm {
-            Some(norm) => self.norm(&hidden, norm, None, NormSite::Embedding),
-            None => hidden,
+        let mut hidden = embed(embedding, root);
+        if let Some(norm) = self.spec.embedding_norm {
+            hidden = self.norm(&hidden, norm, None, NormSite::Embedding);
+        }
+        match self.spec.projects_embeddings() {
+            true => self.linear(&hidden, &[LinearId::global(Role::EmbeddingProjection)], None, &mut Unobserved),
+            false => hidden,
         }
     }
 
@@ -331,12 +347,22 @@ impl<'a> FusedForward<'a> {
     }
 }
 
+/// The rows of each sequence that are not padding.
+fn present_rows(batch: &Batch, sequences: &[i32]) -> Vec<Vec<usize>> {
+    let [_, length] = batch.dims();
+    let of_sequence = |&sequence: &i32| {
+        let first = sequence as usize * length;
+        (first..first + length).filter(|&row| batch.mask().is_none_or(|mask| mask[row])).collect()
+    };
+    sequences.iter().map(of_sequence).collect()
+}
+
 /// The same norm.
 pub(super) fn kind(norm: Norm) -> slm_fused::norm::Norm {
     let kind = match norm.kind {
         NormKind::Rms => slm_fused::norm::NormKind::Rms,
         NormKind::RmsOnePlus => slm_fused::norm::NormKind::RmsOnePlus,
-        NormKind::Layer => slm_fused::norm::NormKind::Layer,
+        NormKind::Layer | NormKind::LayerUnbiased => slm_fused::norm::NormKind::Layer,
     };
     slm_fused::norm::Norm { kind, epsilon: norm.epsilon }
 }

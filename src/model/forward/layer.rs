@@ -86,7 +86,7 @@ pub(super) trait Operations {
     /// The beginning of a layer.
     fn enter(&self, layer: usize, hidden: Self::Value, context: &Self::Context) -> Halted<Self::Value> {
         let spec = &self.model().layers[layer];
-        let normed = match spec.norm_placement.is_before() {
+        let normed = match spec.norm_placement.is_before_mixer() {
             true => self.layer_norm(spec, &hidden, layer, before(spec)),
             false => hidden.clone(),
         };
@@ -114,7 +114,7 @@ pub(super) trait Operations {
                     Mixer::Conv(_) => (Role::ConvOut, NormSite::Conv),
                 };
                 let sites = [before(spec), of_output];
-                let of_network = |hidden: &Self::Value| match spec.norm_placement.is_before() {
+                let of_network = |hidden: &Self::Value| match spec.norm_placement.is_before_network() {
                     true => self.layer_norm(spec, hidden, layer, spec.norm_placement.of_network()),
                     false => hidden.clone(),
                 };
@@ -159,7 +159,7 @@ pub(super) trait Operations {
         let spec = &self.model().layers[layer];
         let id = LinearId::layer(layer, role);
         match spec.norm_placement {
-            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common => {
+            NormPlacement::Pre | NormPlacement::Beside | NormPlacement::Common | NormPlacement::Network => {
                 self.project(id, &input, Some(hidden), observer)
             }
             NormPlacement::Post => {

@@ -9,11 +9,12 @@ impl LayerSpec {
     fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
         let added = self.norm_placement.is_on_added();
         let own = self.norm_placement != NormPlacement::Added;
+        let first = own && self.norm_placement != NormPlacement::Network;
         let of_network = own && self.norm_placement != NormPlacement::Common;
         let mut out = Vec::new();
         match &self.mixer {
             Mixer::Attention(attention) => {
-                out.extend(own.then_some((NormSite::Attention, hidden)));
+                out.extend(first.then_some((NormSite::Attention, hidden)));
                 match attention.query_key_norm {
                     None => {}
                     Some(QueryKeyNorm::Heads) => {
@@ -33,6 +34,9 @@ impl LayerSpec {
         out
     }
 }
+
+/// Scores of a token in [`Head::Answers`]: that an answer starts there, and that it ends there.
+const ANSWER_COLUMNS: usize = 2;
 
 /// One tensor a model must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +58,10 @@ impl ModelSpec {
         match &self.head {
             Head::Hidden => None,
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => Some(LinearId::global(Role::LmHead)),
-            Head::Classifier { .. } => Some(LinearId::global(Role::Classifier)),
+            Head::Classifier { .. }
+            | Head::LastClassifier { .. }
+            | Head::TokenClassifier { .. }
+            | Head::Answers { .. } => Some(LinearId::global(Role::Classifier)),
         }
     }
 
@@ -67,6 +74,7 @@ impl ModelSpec {
     pub fn multiplies(&self, id: LinearId) -> bool {
         match id.role {
             Role::TokenEmbedding => self.tied_head(),
+            Role::EmbeddingProjection => true,
             role => role.class() != Class::Embedding,
         }
     }
@@ -81,15 +89,18 @@ impl ModelSpec {
 
     /// Whether the output is one row of labels.
     pub fn is_classifier(&self) -> bool {
-        matches!(self.head, Head::Classifier { .. })
+        matches!(self.head, Head::Classifier { .. } | Head::LastClassifier { .. })
     }
 
-    /// Columns of the output: vocabulary, labels or hidden width.
+    /// Columns of the output: vocabulary, labels, start and end, or hidden width.
     pub fn output_width(&self) -> usize {
         match &self.head {
             Head::Hidden => self.hidden,
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
-            Head::Classifier { labels, .. } => labels.len(),
+            Head::Classifier { labels, .. } | Head::LastClassifier { labels } | Head::TokenClassifier { labels } => {
+                labels.len()
+            }
+            Head::Answers { .. } => ANSWER_COLUMNS,
         }
     }
 
@@ -122,11 +133,14 @@ impl ModelSpec {
                     _ => layer.ffn.bias,
                 }
             }
-            (None, Role::LmHead) => {
-                matches!(self.head, Head::MaskedLanguageModel { .. } | Head::LanguageModel { bias: true, .. })
-            }
-            (None, Role::Classifier) => matches!(self.head, Head::Classifier { function: Some(_), .. }),
-            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler),
+            (None, role) => match (role, &self.head) {
+                (Role::LmHead, Head::LanguageModel { bias, .. }) => *bias,
+                (Role::MlmTransform, Head::MaskedLanguageModel { biases: [dense, _], .. }) => *dense,
+                (Role::LmHead, Head::MaskedLanguageModel { biases: [_, last], .. }) => *last,
+                (Role::Pooler, Head::Classifier { bias, .. }) => *bias,
+                (Role::Classifier, Head::LastClassifier { .. }) => false,
+                _ => matches!(role, Role::Classifier | Role::EmbeddingProjection),
+            },
         }
     }
 
@@ -134,14 +148,18 @@ impl ModelSpec {
     pub fn norms(&self) -> Vec<(Option<u16>, NormSite, Norm, usize)> {
         let hidden = self.hidden;
         let mut out = Vec::new();
-        out.extend(self.embedding_norm.map(|norm| (None, NormSite::Embedding, norm, hidden)));
+        let of_embeddings = |norm| (None, NormSite::Embedding, norm, self.embedding_width);
+        out.extend(self.embedding_norm.map(of_embeddings));
         for (n, layer) in self.layers.iter().enumerate() {
             out.extend(layer.norms(hidden).into_iter().map(|(site, width)| (Some(n as u16), site, layer.norm, width)));
         }
         out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm, hidden)));
-        if let Head::MaskedLanguageModel { norm, .. } = self.head {
-            out.push((None, NormSite::MlmTransform, norm, hidden));
-        }
+        let of_head = match self.head {
+            Head::MaskedLanguageModel { norm, .. } => Some(norm),
+            Head::Classifier { norm, .. } => norm,
+            _ => None,
+        };
+        out.extend(of_head.map(|norm| (None, NormSite::MlmTransform, norm, hidden)));
         out
     }
 

@@ -153,7 +153,8 @@ typedef struct slm_decoder {
 typedef struct slm_facts {
     uint32_t kind;          /* 1 decoder, 2 encoder */
     uint32_t output;        /* 1 hidden states, 2 next-token logits, 3 masked-token logits, 4 one row of label logits,
-                               5 one row, the embedding of the text: see slm_embedding_describe */
+                               5 one row, the embedding of the text: see slm_embedding_describe, 13 logits of labels for every
+                               token, 14 for every token two scores: an answer starts there, it ends there */
     uint32_t vocabulary;    /* tokens */
     uint32_t context;       /* positions */
     uint32_t output_width;  /* values of an output row */

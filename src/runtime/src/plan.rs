@@ -98,7 +98,8 @@ impl Plan {
     pub fn new(spec: &ModelRecord, layers: impl Iterator<Item = LayerRecord>) -> Option<Plan> {
         let decoder = spec.is_decoder();
         let (hidden, chunk) = (spec.hidden as usize, spec.chunk as usize);
-        let (mut scratch_a, mut scratch_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
+        let narrow = if spec.embedding_width == 0 { 0 } else { spec.embedding_width() };
+        let (mut scratch_a, mut scratch_b, mut inner, mut head_dim) = (narrow, hidden, hidden, 0);
         let mut cache_bytes = 0u64;
         let (mut convolutions, mut kept_inputs, mut unpacked) = (0, 0usize, 0usize);
         for layer in layers {
@@ -266,6 +267,7 @@ impl Walk<'_, '_, '_> {
         let added = if placement.is_some_and(NormPlacement::is_on_added) { layer.norm } else { 0 };
         // The norm of a part, before it or after its sum.
         let own = if placement == Some(NormPlacement::Added) { 0 } else { layer.norm };
+        let first = if placement == Some(NormPlacement::Network) { 0 } else { own };
         if layer.block == Block::Conv as u8 {
             self.norm(key(R::ConvNorm), layer.norm)?;
             self.matrix(key(R::ConvIn), 3 * hidden, hidden)?;
@@ -273,7 +275,7 @@ impl Walk<'_, '_, '_> {
             self.bias(key(R::ConvKernel), hidden)?;
             self.matrix(key(R::ConvOut), hidden, hidden)?;
         } else {
-            self.norm(key(R::AttentionNorm), own)?;
+            self.norm(key(R::AttentionNorm), first)?;
             self.attention(index, &layer, hidden)?;
             self.norm(key(R::AttentionOutputNorm), added)?;
         }
@@ -323,14 +325,18 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
     let (hidden, vocabulary) = (spec.hidden as usize, spec.vocabulary as usize);
     let key = |role| TensorKey::global(role, TensorPart::Weight);
     let mut walk = Walk { artifact, visit, count: 0 };
-    walk.one(key(R::EmbedToken), vocabulary, hidden, true)?;
+    let width = spec.embedding_width();
+    walk.one(key(R::EmbedToken), vocabulary, width, true)?;
     if spec.learned_positions == 1 {
-        walk.one(key(R::EmbedPosition), spec.context as usize, hidden, true)?;
+        walk.one(key(R::EmbedPosition), spec.context as usize, width, true)?;
     }
     if spec.token_types > 0 {
-        walk.one(key(R::EmbedType), spec.token_types as usize, hidden, true)?;
+        walk.one(key(R::EmbedType), spec.token_types as usize, width, true)?;
     }
-    walk.norm(key(R::EmbedNorm), spec.embedding_norm)?;
+    walk.norm_of_width(key(R::EmbedNorm), spec.embedding_norm, width)?;
+    if spec.embedding_width != 0 {
+        walk.matrix(key(R::EmbedProjection), hidden, width)?;
+    }
     for index in 0..spec.layers as usize {
         walk.layer(index)?;
     }
@@ -338,12 +344,16 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
     match Output::from_number(spec.output) {
         Some(Output::MaskedLanguageModel) => {
             walk.matrix(key(R::MlmTransform), hidden, hidden)?;
-            walk.norm(key(R::MlmNorm), NormKind::Layer as u8)?;
+            walk.norm(key(R::MlmNorm), spec.head_norm())?;
         }
         Some(Output::Classifier) => {
             if spec.has_pooler() {
                 walk.matrix(key(R::Pooler), hidden, hidden)?;
+                walk.norm(key(R::MlmNorm), spec.head_norm())?;
             }
+            walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
+        }
+        Some(Output::TokenClassifier | Output::Answers) => {
             walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
         }
         _ => {}

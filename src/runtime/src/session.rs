@@ -53,6 +53,8 @@ pub struct Session<'a, 'm> {
     written: usize,
     /// Positions whose logits are computed together.
     rows: usize,
+    /// The first position of an encoder's text that is of the second token type.
+    second_type: usize,
     /// Layers that the last text of a classifier was computed through.
     #[cfg(feature = "exits")]
     left_after: usize,
@@ -228,6 +230,7 @@ impl<'a, 'm> Session<'a, 'm> {
             length: 0,
             written: 0,
             rows,
+            second_type: usize::MAX,
             #[cfg(feature = "exits")]
             left_after: 0,
             #[cfg(feature = "exits")]
@@ -347,7 +350,7 @@ impl<'a, 'm> Session<'a, 'm> {
         match self.output_kind() {
             Output::Classifier => {
                 if !left {
-                    self.classify()?;
+                    self.classify(tokens.len())?;
                     #[cfg(feature = "exits")]
                     {
                         self.left_after = self.artifact.spec().layers as usize;
@@ -426,6 +429,9 @@ impl<'a, 'm> Session<'a, 'm> {
         #[cfg(feature = "exits")] mut every: Option<&mut SeeHead<'_>>,
     ) -> Result<bool, SessionError> {
         let chunk = self.artifact.spec().chunk as usize;
+        let separator = self.artifact.spec().separator();
+        let last_of_first = tokens.iter().position(|&token| Some(token) == separator);
+        self.second_type = last_of_first.map_or(usize::MAX, |place| place + 1);
         for (part, ids) in tokens.chunks(chunk).enumerate() {
             self.embed(ids, part * chunk, part * chunk)?;
         }

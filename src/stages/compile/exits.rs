@@ -12,7 +12,7 @@ use crate::eval::EvalError;
 use crate::eval::classify::{Example, OUT_OF_SCOPE, truth_of};
 use crate::eval::exits::{HeadRows, head_rows};
 use crate::model::size::{StoredTensor, stored_tensors};
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::ModelSpec;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::Table;
@@ -159,7 +159,8 @@ pub(super) fn chosen(
     progress: &dyn Progress,
 ) -> Result<Option<(Vec<u8>, ExitsReport)>, StageError> {
     let (asked, spec) = (&options.additions.exits, &model.spec);
-    let (Some(path), Head::Classifier { labels, .. }) = (&asked.data, &spec.head) else { return Ok(None) };
+    let labels = spec.head.labels().filter(|_| spec.is_classifier());
+    let (Some(path), Some(labels)) = (&asked.data, labels) else { return Ok(None) };
     let failed = |source| StageError::Eval { path: path.clone(), source };
     let form = TextForm { field: asked.text.clone(), separator: None };
     let label_key = asked.label.as_deref().unwrap_or(LABEL_FIELD);

@@ -16,7 +16,7 @@ use crate::firmware::{self, BEGINNING, FirmwareReport};
 use crate::formats::{self, ModelFormatError, ModelSource};
 use crate::model::generation;
 use crate::model::size::WeightSize;
-use crate::model::spec::{Head, ModelKind};
+use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
 use crate::page::{NewPage, Page, PageReport};
@@ -347,10 +347,7 @@ fn firmware_folder(
 ) -> Result<firmware::Pending, StageError> {
     let device = &compiled.bytes[..compiled.footprint.flash_bytes as usize];
     let view = ArtifactView::open(device).map_err(CompileError::Emitted)?;
-    let labels = match &model.spec.head {
-        Head::Classifier { labels, .. } => &labels[..],
-        _ => &[],
-    };
+    let labels = model.spec.head.labels().unwrap_or_default();
     let prompt_tokens = match view.text() {
         Some(_) => Vec::new(),
         None if model.spec.kind == ModelKind::Decoder => {

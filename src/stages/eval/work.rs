@@ -1,5 +1,7 @@
 //! The work of `slmc eval`: opens a model, its reference and a text, and runs the task the model is for.
 
+mod tokens;
+
 use crate::artifact::host::ArtifactFile;
 use crate::confidence::Answer;
 use crate::divergence::argmax;
@@ -12,6 +14,8 @@ use crate::eval::generate::Prompt;
 use crate::eval::lm::{self, LmReport, MlmReport, Models, Targets, next_tokens};
 use crate::eval::opened::{OpenedModel, Task, tokenizer_at};
 use crate::eval::routing::ConfidenceMetrics;
+use crate::eval::spans::SpansReport;
+use crate::eval::token_labels::TokensReport;
 use crate::eval::{EvalError, Forward, SCHEMA};
 use crate::progress::Progress;
 use crate::report::{Report, Table};
@@ -46,6 +50,10 @@ pub enum TaskChoice {
     Embed,
     /// Answers generated to prompts: exact match, token F1 and BLEU-4
     Generate,
+    /// Accuracy over labelled words, of classifiers of tokens
+    Tokens,
+    /// Exact match of answers found in texts
+    Spans,
 }
 
 /// Options of `slmc eval`, checked.
@@ -113,6 +121,10 @@ pub enum Measured {
     Embed(EmbedReport),
     /// Report of a decoder that answers prompts.
     Answers(AnswersReport),
+    /// Report of a classifier of tokens.
+    Tokens(TokensReport),
+    /// Report of a model that finds answers in texts.
+    Spans(SpansReport),
 }
 
 impl Report for EvalReport {
@@ -125,6 +137,8 @@ impl Report for EvalReport {
             Measured::Classify(report) => report.text(),
             Measured::Embed(report) => report.text(),
             Measured::Answers(report) => report.text(),
+            Measured::Tokens(report) => report.text(),
+            Measured::Spans(report) => report.text(),
         };
         let mut files = Table::pairs();
         rows_of_files(&self.files_read, &mut files);
@@ -161,6 +175,8 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         TaskChoice::Classify => work.classify()?,
         TaskChoice::Embed => work.embed()?,
         TaskChoice::Generate => work.generate()?,
+        TaskChoice::Tokens => work.tokens()?,
+        TaskChoice::Spans => work.spans()?,
     };
     Ok(EvalReport { measured, files_read: vec![notes] })
 }
@@ -426,6 +442,8 @@ pub(super) fn task(output: Task, asked: Option<TaskChoice>) -> Result<TaskChoice
     let (fits, output, can) = match output {
         Task::LanguageModel => (TaskChoice::Lm, "next-token logits", "lm, generate"),
         Task::Classifier => (TaskChoice::Classify, "logits of labels", "classify"),
+        Task::TokenClassifier => (TaskChoice::Tokens, "logits of labels, token by token", "tokens"),
+        Task::Answers => (TaskChoice::Spans, "scores of where an answer starts and ends", "spans"),
         Task::Hidden => (TaskChoice::Embed, "hidden states", "embed"),
         Task::MaskedLanguageModel => (TaskChoice::Mlm, "masked-token logits", "mlm"),
     };
@@ -438,6 +456,8 @@ pub(super) fn task(output: Task, asked: Option<TaskChoice>) -> Result<TaskChoice
                 TaskChoice::Classify => "classify",
                 TaskChoice::Embed => "embed",
                 TaskChoice::Generate => "generate",
+                TaskChoice::Tokens => "tokens",
+                TaskChoice::Spans => "spans",
             };
             Err(StageError::Task { output, task, can })
         }

@@ -38,6 +38,9 @@ GPT2 = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 40, "n_layer
 BERT = {**COMMON, **NARROW, "type_vocab_size": 2}
 DISTILBERT = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "dim": 40, "hidden_dim": 72,
               "n_layers": LAYERS, "n_heads": 4, "pad_token_id": 0}
+DISTILBERT_FEW = {**DISTILBERT, "n_layers": 2, "hidden_dim": 56}
+# What stands between a question and the text that it is about.
+SEPARATOR = 2
 GEMMA = {**DECODER, "head_dim": 12, "sliding_window": 16, "tie_word_embeddings": True,
          "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 # Caps that many scores and logits come near to.
@@ -56,6 +59,11 @@ SMALL = {**DECODER, **FEW}
 # The first position is the one after padding's.
 ROBERTA = {**BERT, **FEW, "type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": CONTEXT + 2}
 ELECTRA = {**BERT, **FEW, "embedding_size": BERT["hidden_size"]}
+# A window of three tokens on each side, but in every third layer.
+MODERNBERT = {**COMMON, **NARROW, "intermediate_size": 56, "num_hidden_layers": 4, "local_attention": 7,
+              "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+BIASES = {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True, "decoder_bias": False}
+NOMIC = {**BERT, **FEW}
 SMOLLM3 = {**SMALL, "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 8}
 GRANITE = {**SMALL, "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
            "logits_scaling": 4.0, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
@@ -137,9 +145,29 @@ CHECKPOINTS = {
                          {**QWEN, **FEW, "head_dim": 16, "num_labels": LABELS}, BF16),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", GEMMA2, F32),
     "gemma3-embedding-padded": ("Gemma3TextConfig", "Gemma3TextModel", GEMMA3_ENCODER, F32),
+    "bert-answers": ("BertConfig", "BertForQuestionAnswering", {**BERT, **FEW, "sep_token_id": SEPARATOR}, F16),
+    "bert-tokens": ("BertConfig", "BertForTokenClassification", {**BERT, **FEW, "num_labels": LABELS}, F16),
+    "distilbert-answers": ("DistilBertConfig", "DistilBertForQuestionAnswering", DISTILBERT_FEW, F16),
+    "electra-tokens": ("ElectraConfig", "ElectraForTokenClassification", {**ELECTRA, "num_labels": LABELS}, F16),
+    "roberta-tokens": ("RobertaConfig", "RobertaForTokenClassification", {**ROBERTA, "num_labels": LABELS}, F16),
+    "electra-small-tokens": ("ElectraConfig", "ElectraForTokenClassification",
+                             {**ELECTRA, "embedding_size": 24, "num_labels": LABELS}, F16),
+    "electra-small-classifier": ("ElectraConfig", "ElectraForSequenceClassification",
+                                 {**ELECTRA, "embedding_size": 24, "num_labels": LABELS}, F16),
+    "modernbert-mlm": ("ModernBertConfig", "ModernBertForMaskedLM", MODERNBERT, F16),
+    "modernbert-mlm-padded": ("ModernBertConfig", "ModernBertForMaskedLM", {**MODERNBERT, **BIASES}, F16),
+    "modernbert-encoder": ("ModernBertConfig", "ModernBertModel", MODERNBERT, F16),
+    "modernbert-classifier": ("ModernBertConfig", "ModernBertForSequenceClassification",
+                              {**MODERNBERT, "num_labels": LABELS}, F16),
+    "modernbert-mean-classifier": ("ModernBertConfig", "ModernBertForSequenceClassification",
+                                   {**MODERNBERT, "num_labels": LABELS, "classifier_pooling": "mean"}, F16),
+    "nomic-bert-encoder": ("NomicBertConfig", "NomicBertModel", NOMIC, F16),
+    "nomic-bert-mlm-padded": ("NomicBertConfig", "NomicBertForMaskedLM", NOMIC, F16),
+    "nomic-bert-classifier": ("NomicBertConfig", "NomicBertForSequenceClassification",
+                              {**NOMIC, "num_labels": LABELS}, F16),
 }
-PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1, "llama-classifier-padded": 0,
-          "gemma3-embedding-padded": 0}
+PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1, "llama-classifier-padded": 0, "gemma3-embedding-padded": 0,
+          "modernbert-mlm-padded": 0, "nomic-bert-mlm-padded": 0}
 
 
 def randomise(model, generator, dtype):
@@ -168,8 +196,12 @@ def computed(model, generator, padding):
     if padding is not None:
         tokens[1, PADDED_LENGTH:] = padding
         mask[1, PADDED_LENGTH:] = 0
+    types = {}
+    if model.config.model_type == "bert" and hasattr(model, "qa_outputs"):
+        tokens[:, 7] = SEPARATOR
+        types["token_type_ids"] = (torch.arange(LENGTH) > 7).long().expand_as(tokens)
     with torch.no_grad():
-        output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+        output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **types)
     states = list(output.hidden_states)
     if model.config.model_type == "granite":  # slmc divides before the head, where the norm has its gain
         states[-1] = states[-1] / model.config.logits_scaling
@@ -178,6 +210,8 @@ def computed(model, generator, padding):
         golden["attention_mask"] = mask.int()
     if "logits" in output:
         golden["logits"] = output.logits
+    elif "start_logits" in output:
+        golden["logits"] = torch.stack([output.start_logits, output.end_logits], dim=-1)
     else:
         golden["last_hidden_state"] = output.last_hidden_state
     return {name: tensor.contiguous() for name, tensor in golden.items()}

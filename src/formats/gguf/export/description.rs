@@ -68,7 +68,7 @@ pub(super) fn check(
     plan: &mut ExportPlan,
 ) -> Result<(), ExportError> {
     let spec = model.spec;
-    if matches!(spec.head, Head::Classifier { function: None, .. }) {
+    if matches!(spec.head, Head::LastClassifier { .. }) {
         let why = "its readers rank by another head; export the model as safetensors";
         return Err(not_said("a classifier over the last token", why));
     }

@@ -5,8 +5,9 @@ use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::header::{HEADER_BYTES, OPTIONAL, SectionKind};
 use super::sections::{NEEDED, alignment};
 use super::spec::{
-    Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS,
-    MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, QueryKeyNorm, Stacks,
+    ANSWER_COLUMNS, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
+    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling,
+    QueryKeyNorm, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
@@ -128,7 +129,8 @@ impl<'a> ArtifactView<'a> {
         let may_exit = output == Output::Classifier && kind == ModelKind::Encoder && spec.final_norm == 0;
         require(exits == Some(ExitHead::LastLayer) || may_exit, "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
-        later(spec.reserved == 0 && spec.reserved_end == [0; 38], "reserved")?;
+        let zero = spec.reserved == 0 && spec.reserved_first == [0; 10] && spec.reserved_end == [0; 19];
+        later(zero, "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -137,7 +139,8 @@ impl<'a> ArtifactView<'a> {
         require(spec.token_types <= MAX_DIMENSION, "token_types")?;
         let width = match output {
             Output::Hidden => spec.output_width == spec.hidden,
-            Output::Classifier => size(spec.output_width),
+            Output::Classifier | Output::TokenClassifier => size(spec.output_width),
+            Output::Answers => spec.output_width == ANSWER_COLUMNS,
             _ => spec.output_width == spec.vocabulary,
         };
         require(width, "output_width")?;
@@ -147,14 +150,27 @@ impl<'a> ArtifactView<'a> {
         require(spec.embedding_scale > 0.0 && spec.embedding_scale < 1e6, "embedding_scale")?;
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
-        later(spec.pooling == 0 || spec.pooling().is_some(), "pooling")?;
+        let of_encoders = matches!(output, Output::TokenClassifier | Output::Answers);
+        require(kind == ModelKind::Encoder || !of_encoders, "output")?;
+        let second = output == Output::Answers && spec.token_types > 1;
+        require(spec.separator == 0 || (second && spec.separator <= spec.vocabulary), "separator")?;
+        let pooling = Pooling::from_number(spec.pooling);
+        later(spec.pooling == 0 || pooling.is_some(), "pooling")?;
         later(spec.normalize <= 1, "normalize")?;
-        require(spec.pooling == 0 || output == Output::Hidden, "pooling")?;
-        let whole = kind == ModelKind::Encoder || spec.pooling().is_none_or(|pooling| pooling == Pooling::Last);
+        let classifies = spec.classifies_mean() && exits == Some(ExitHead::LastLayer);
+        require(spec.pooling == 0 || output == Output::Hidden || classifies, "pooling")?;
+        let whole = kind == ModelKind::Encoder || pooling.is_none_or(|pooling| pooling == Pooling::Last);
         require(whole, "pooling")?;
-        require(spec.normalize == 0 || spec.pooling != 0, "normalize")?;
+        require(spec.normalize == 0 || spec.pooling().is_some(), "normalize")?;
         let capped = output == Output::LanguageModel && (1e-3..=1e6).contains(&spec.logit_cap);
         require(spec.logit_cap.to_bits() == 0 || capped, "logit_cap")?;
+        let of_tokens = matches!(output, Output::LanguageModel | Output::MaskedLanguageModel);
+        let narrow = kind == ModelKind::Encoder && !of_tokens && spec.embedding_width < spec.hidden;
+        require(spec.embedding_width == 0 || narrow, "embedding_width")?;
+        let dense = output == Output::MaskedLanguageModel
+            || (output == Output::Classifier && kind == ModelKind::Encoder && exits == Some(ExitHead::LastLayer));
+        let known = NormKind::from_number(spec.head_norm).is_some();
+        require(spec.head_norm == 0 || (dense && known), "head_norm")?;
         let layers = &content[ModelRecord::BYTES..];
         if layers.len() != spec.layers as usize * LayerRecord::BYTES {
             return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));
@@ -361,9 +377,9 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
             require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
             require(u64::from(layer.heads) * u64::from(layer.head_dim) <= u64::from(MAX_DIMENSION), "head_dim")?;
-            require(layer.window == 0 || (decoder && size(layer.window)), "window")?;
+            require(layer.window == 0 || size(layer.window), "window")?;
             let format = LayerCacheFormat::from_number(layer.cache_format).unwrap_or(LayerCacheFormat::OfHeader);
-            require(!format.is_ring() || layer.window > 0, "cache_format")?;
+            require(!format.is_ring() || (decoder && layer.window > 0), "cache_format")?;
             if format.has_nibble_values() && !cfg!(feature = "nibble-values") {
                 return Err(FormatError::Feature("nibble-values"));
             }

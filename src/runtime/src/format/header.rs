@@ -31,8 +31,9 @@ pub const MINOR_STREAMING: u16 = 10;
 /// Minor version of files of classifiers with exit heads, which readers of an earlier version reject, or with the temperature
 /// of their confidence, which they skip.
 pub const MINOR_EXITS: u16 = 11;
-/// Minor version of files whose parts of a layer, side by side, read one norm, of decoders that are classifiers, or
-/// whose scores or logits are capped, which readers of an earlier version reject.
+/// Minor version of files with later heads and layers, which readers of an earlier version reject: decoders that are
+/// classifiers, an output for every token, heads with a norm, classifiers over a mean, capped scores or logits, tables narrower
+/// than the layers, windows of encoders, one norm for both parts of a layer or none before the first, norms without a bias.
 pub const MINOR_HEADS: u16 = 12;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;

@@ -18,6 +18,9 @@ pub const MAX_CHUNK: usize = 64;
 /// Largest number of taps of a short convolution.
 pub const MAX_TAPS: u32 = 64;
 
+/// Columns of [`Output::Answers`]: start, end.
+pub const ANSWER_COLUMNS: u32 = 2;
+
 /// Largest number of rotary tables, and of curves.
 pub const MAX_TABLES: u32 = 16;
 
@@ -87,7 +90,15 @@ record! {
         /// 1 where the pooled row is scaled to length one.
         normalize: u8,
         /// Zero.
-        reserved_end: [u8; 38],
+        reserved_first: [u8; 10],
+        /// One more than the token after the first of which tokens are of the second type; 0 where all are of the first.
+        separator: u32,
+        /// Width of the tables and of the norm of the embeddings, below `hidden`, to which they are projected; 0: `hidden`.
+        embedding_width: u32,
+        /// Norm before the head's last matrix: a [`NormKind`]; 0: a layer norm in masked language models, none in others.
+        head_norm: u8,
+        /// Zero.
+        reserved_end: [u8; 19],
         /// Largest magnitude c of next-token logits z, which become c · tanh(z / c); 0 where they are as they are.
         logit_cap: f32,
     }
@@ -120,7 +131,7 @@ record! {
         head_dim: u32,
         /// Width of the feed-forward network.
         ffn_width: u32,
-        /// Size of the attention window, the token's own position included; 0 for all positions.
+        /// Positions that a token attends to, its own included: of a decoder's before it, of an encoder's on each side; 0 for all.
         window: u32,
         /// log2(e) · 2^15 · (factor on q · k), as f32.
         score_scale: f32,
@@ -150,7 +161,28 @@ impl ModelRecord {
 
     /// How hidden states become the one row of output; `None` where the output is another.
     pub fn pooling(&self) -> Option<Pooling> {
-        Pooling::from_number(self.pooling)
+        Pooling::from_number(self.pooling).filter(|_| self.output == Output::Hidden as u8)
+    }
+
+    /// Whether a classifier reads the mean of all states, and not the first.
+    pub fn classifies_mean(&self) -> bool {
+        self.output == Output::Classifier as u8 && self.pooling == Pooling::Mean as u8
+    }
+
+    /// Width of the tables of the embeddings.
+    pub fn embedding_width(&self) -> usize {
+        if self.embedding_width == 0 { self.hidden as usize } else { self.embedding_width as usize }
+    }
+
+    /// The norm before the head's last matrix.
+    pub fn head_norm(&self) -> u8 {
+        let masked = self.output == Output::MaskedLanguageModel as u8;
+        if masked && self.head_norm == 0 { NormKind::Layer as u8 } else { self.head_norm }
+    }
+
+    /// The token after the first of which tokens are of the second type; `None` where all are of the first.
+    pub fn separator(&self) -> Option<u32> {
+        self.separator.checked_sub(1)
     }
 
     /// Whether a classifier has a pooler, over the first token: an encoder's. A decoder's reads the last token.
@@ -289,17 +321,24 @@ pub enum NormPlacement {
     Added = 5,
     /// x + attention(n) + network(n), n = norm(x)
     Common = 6,
+    /// x + attention(x), then x + network(norm(x))
+    Network = 7,
 }
 
 impl NormPlacement {
-    /// Whether a norm stands before each part.
-    pub fn is_before(self) -> bool {
-        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
-    }
-
     /// Whether attention and network read the same hidden states, and what both add is summed.
     pub fn is_side_by_side(self) -> bool {
         matches!(self, NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether a norm stands before what mixes positions.
+    pub fn is_before_mixer(self) -> bool {
+        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside | NormPlacement::Common)
+    }
+
+    /// Whether one stands before the network.
+    pub fn is_before_network(self) -> bool {
+        self.is_before_mixer() || self == NormPlacement::Network
     }
 
     /// Whether what a part adds is normed.
@@ -330,6 +369,10 @@ pub enum Output {
     MaskedLanguageModel = 3,
     /// One row: logits of the labels.
     Classifier = 4,
+    /// Logits of the labels of every position.
+    TokenClassifier = 5,
+    /// Two scores of every position: that an answer starts there, and that it ends there.
+    Answers = 6,
 }
 
 /// How the hidden states of a text become one row, its embedding.
@@ -354,6 +397,8 @@ pub enum NormKind {
     Rms = 1,
     /// Layer norm.
     Layer = 2,
+    /// Layer norm without a bias.
+    LayerUnbiased = 3,
 }
 
 /// Activation curves by number; the points are in the functions section.
@@ -389,9 +434,9 @@ from_number!(CacheFormat: Int8);
 from_number!(LayerCacheFormat: OfHeader, Ring, NibbleValues, RingNibbleValues);
 from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
-from_number!(NormPlacement: Before, After, Around, Beside, Added, Common);
+from_number!(NormPlacement: Before, After, Around, Beside, Added, Common, Network);
 from_number!(QueryKeyNorm: Heads, Together);
-from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
+from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier, TokenClassifier, Answers);
 from_number!(Pooling: First, Mean, Maximum, Last);
-from_number!(NormKind: Rms, Layer);
+from_number!(NormKind: Rms, Layer, LayerUnbiased);
 from_number!(CurveId: Silu, Gelu, GeluTanh, Relu);

@@ -48,6 +48,7 @@ pub enum TensorRole {
     EmbedPosition = 0x01,
     EmbedType = 0x02,
     EmbedNorm = 0x08,
+    EmbedProjection = 0x0b,
     AttentionNorm = 0x10,
     Query = 0x11,
     Key = 0x12,
@@ -77,11 +78,12 @@ pub enum TensorRole {
 
 impl TensorRole {
     /// Every role, ascending.
-    pub const ALL: [TensorRole; 29] = [
+    pub const ALL: [TensorRole; 30] = [
         TensorRole::EmbedToken,
         TensorRole::EmbedPosition,
         TensorRole::EmbedType,
         TensorRole::EmbedNorm,
+        TensorRole::EmbedProjection,
         TensorRole::AttentionNorm,
         TensorRole::Query,
         TensorRole::Key,

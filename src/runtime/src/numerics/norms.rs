@@ -67,7 +67,7 @@ pub fn rms_norm(x: &mut [f32], weight: F32Bytes<'_>, epsilon: f32) -> Result<(),
     Ok(())
 }
 
-/// (x − mean) · (1 / sqrt(variance + ε)) · weight + bias, in place.
+/// (x − mean) · (1 / sqrt(variance + ε)) · weight + bias, in place; without the sum where `bias` is empty.
 #[inline(always)]
 pub fn layer_norm(x: &mut [f32], weight: F32Bytes<'_>, bias: F32Bytes<'_>, epsilon: f32) -> Result<(), NumericRange> {
     let (up, down) = integer_factors(x)?;
@@ -78,7 +78,14 @@ pub fn layer_norm(x: &mut [f32], weight: F32Bytes<'_>, bias: F32Bytes<'_>, epsil
     let spread = x.len() as i64 * squares - sum * sum;
     let variance = spread as f32 / width / width * down * down;
     let inverse = 1.0 / sqrt(variance + epsilon);
-    let (weight, bias) = (&weight.words()[..x.len()], &bias.words()[..x.len()]);
+    let weight = &weight.words()[..x.len()];
+    if bias.is_empty() {
+        for (value, &gain) in x.iter_mut().zip(weight) {
+            *value = (*value - mean) * inverse * f32::from_le_bytes(gain);
+        }
+        return Ok(());
+    }
+    let bias = &bias.words()[..x.len()];
     for ((value, &gain), &offset) in x.iter_mut().zip(weight).zip(bias) {
         *value = (*value - mean) * inverse * f32::from_le_bytes(gain) + f32::from_le_bytes(offset);
     }

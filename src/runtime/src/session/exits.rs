@@ -53,7 +53,7 @@ impl Session<'_, '_> {
         } else {
             self.check_tokens(tokens)?;
             self.encode(tokens, Some(each))?;
-            self.classify()?;
+            self.classify(tokens.len())?;
             self.left_after = self.artifact.spec().layers as usize;
         }
         each(self.left_after, &*self.buffers.output);

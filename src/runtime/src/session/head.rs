@@ -3,7 +3,7 @@
 use super::linear::{Destination, Failure, Finish, Input, Product, Stop};
 use super::{Session, SessionError, range};
 use crate::attention::Cap;
-use crate::format::spec::{CurveId, NormKind, Output, Pooling};
+use crate::format::spec::{CurveId, Output, Pooling};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
 use crate::kernels::scalar;
@@ -18,32 +18,49 @@ impl Session<'_, '_> {
         }
         let artifact = self.artifact;
         let spec = artifact.spec();
-        let hidden = spec.hidden as usize;
+        let (hidden, width) = (spec.hidden as usize, spec.embedding_width());
         let table = |role| self.matrix(TensorKey::global(role, TensorPart::Weight));
         let words = self.parts(TensorKey::global(TensorRole::EmbedToken, TensorPart::Weight))?;
         let places = if spec.learned_positions == 1 { Some(table(TensorRole::EmbedPosition)?) } else { None };
         let types = if spec.token_types > 0 { Some(table(TensorRole::EmbedType)?) } else { None };
         let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
         let kernels = self.kernels;
-        let rows = Rows::new(&mut self.buffers.residual[row * hidden..][..tokens.len() * hidden], hidden);
+        let second_type = self.second_type;
+        let to = match spec.embedding_width {
+            0 => &mut self.buffers.residual[row * hidden..],
+            _ => &mut *self.buffers.scratch_a,
+        };
+        let rows = Rows::new(&mut to[..tokens.len() * width], width);
         let failure = Failure::default();
         let scratch = &mut self.scratch[..self.seats];
         each(self.workers, tokens.len() == 1, scratch, rows, |index, out, scratch| {
             let token = tokens[index] as usize;
             scalar::scaled_row(words.of_row(token), token, spec.embedding_scale, out);
             if let Some(places) = &places {
-                scalar::row(places, first + index, scratch.row);
-                (kernels.add)(out, scratch.row);
+                scalar::row(places, first + index, &mut scratch.row[..width]);
+                (kernels.add)(out, &scratch.row[..width]);
             }
             if let Some(types) = &types {
-                scalar::row(types, 0, scratch.row);
-                (kernels.add)(out, scratch.row);
+                scalar::row(types, usize::from(first + index >= second_type), &mut scratch.row[..width]);
+                (kernels.add)(out, &scratch.row[..width]);
             }
             if let Some(norm) = &norm {
                 failure.note(norm.apply(kernels, out));
             }
         });
-        failure.result().map_err(|_| range(0))
+        failure.result().map_err(|_| range(0))?;
+        if spec.embedding_width == 0 { Ok(()) } else { self.project(row, tokens.len()) }
+    }
+
+    /// Projects embeddings in `scratch_a` to residual rows.
+    pub(super) fn project(&mut self, row: usize, count: usize) -> Result<(), SessionError> {
+        let (hidden, width) = (self.scratch[0].row.len(), self.artifact.spec().embedding_width());
+        let projection = TensorKey::global(TensorRole::EmbedProjection, TensorPart::Weight);
+        let projection = [self.product(projection, Destination::B)?];
+        self.linear(Input::ScratchA(width), &projection, count, Finish::None).map_err(|stop| stop.at(0))?;
+        let to = &mut self.buffers.residual[row * hidden..][..count * hidden];
+        to.copy_from_slice(&self.buffers.scratch_b[..count * hidden]);
+        Ok(())
     }
 
     /// Passes the output rows of `count` residual rows to the caller; the position of the first is `first`.
@@ -92,6 +109,8 @@ impl Session<'_, '_> {
         let failed = |stop: Stop| stop.at(layers);
         let norm = self.global_norm(TensorRole::FinalNorm, spec.final_norm)?;
         let mut input = Input::Residual(norm, row);
+        let mut role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let mut bias = TensorRole::LmHead;
         match self.output_kind() {
             Output::Classifier if !spec.has_pooler() => {}
             Output::Hidden | Output::Classifier => {
@@ -100,11 +119,14 @@ impl Session<'_, '_> {
                 return norm.map_or(Ok(()), |norm| norm.apply(self.kernels, out)).map_err(|_| range(layers));
             }
             Output::LanguageModel => {}
+            Output::TokenClassifier | Output::Answers => {
+                (role, bias) = (TensorRole::Classifier, TensorRole::Classifier)
+            }
             Output::MaskedLanguageModel => {
                 let transform = TensorKey::global(TensorRole::MlmTransform, TensorPart::Weight);
                 let transform = [self.product(transform, Destination::B)?];
                 let curve = self.curve(spec.head_activation)?;
-                let norm = self.global_norm(TensorRole::MlmNorm, NormKind::Layer as u8)?;
+                let norm = self.global_norm(TensorRole::MlmNorm, spec.head_norm())?;
                 self.linear(input, &transform, count, Finish::Activate(curve)).map_err(failed)?;
                 for x in self.buffers.scratch_b[..count * hidden].chunks_exact_mut(hidden) {
                     norm.map_or(Ok(()), |norm| norm.apply(self.kernels, x)).map_err(|_| range(layers))?;
@@ -112,11 +134,6 @@ impl Session<'_, '_> {
                 input = Input::ScratchB(hidden);
             }
         }
-        let (role, bias) = match self.output_kind() {
-            Output::Classifier => (TensorRole::Classifier, TensorRole::Classifier),
-            _ if spec.has_tied_head() => (TensorRole::EmbedToken, TensorRole::LmHead),
-            _ => (TensorRole::LmHead, TensorRole::LmHead),
-        };
         let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
             matrix: parts.first,
@@ -175,12 +192,19 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// The pooler over the first token, with tanh or the head's activation, then the classifier.
-    pub(super) fn classify(&mut self) -> Result<(), SessionError> {
-        self.head_rows(0, 1)?;
+    /// The pooler over the first token or the mean of `count`, with tanh or the head's activation, then the classifier.
+    pub(super) fn classify(&mut self, count: usize) -> Result<(), SessionError> {
+        let means = self.artifact.spec().classifies_mean();
         let hidden = self.scratch[0].row.len();
-        // The first residual row is overwritten by the final norm: nothing reads it afterwards.
-        self.buffers.residual[..hidden].copy_from_slice(self.scratch[0].row);
+        // The first residual row is overwritten by its final norm, and by the sum: nothing reads it afterwards.
+        for row in 0..if means { count } else { 1 } {
+            self.head_rows(row, 1)?;
+            let (pooled, state) = (&mut self.buffers.residual[..hidden], &*self.scratch[0].row);
+            if row == 0 { pooled.copy_from_slice(state) } else { (self.kernels.add)(pooled, state) }
+        }
+        if means {
+            mean(&mut self.buffers.residual[..hidden], count);
+        }
         let key = |role| TensorKey::global(role, TensorPart::Weight);
         self.classify_by([key(TensorRole::Pooler), key(TensorRole::Classifier)], self.artifact.spec().layers as usize)
     }
@@ -203,6 +227,9 @@ impl Session<'_, '_> {
             for value in &mut self.buffers.scratch_b[..hidden] {
                 *value = curve.tanh(*value);
             }
+        }
+        if let Some(norm) = self.global_norm(TensorRole::MlmNorm, self.artifact.spec().head_norm())? {
+            norm.apply(self.kernels, &mut self.buffers.scratch_b[..hidden]).map_err(|_| range(layer))?;
         }
         self.linear(Input::ScratchB(hidden), &classifier, 1, Finish::None).map_err(failed)
     }

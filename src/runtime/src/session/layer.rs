@@ -115,7 +115,7 @@ impl Session<'_, '_> {
     }
 
     /// Attention and feed-forward network of residual rows; a decoder's rows attend to positions up to their own, an
-    /// encoder's to all `end`.
+    /// encoder's to all `end`; both within the layer's window.
     pub(super) fn mix(
         &mut self,
         index: usize,
@@ -187,7 +187,12 @@ impl Session<'_, '_> {
         let alone = count * heads * head_dim * (end + OF_QUERY) < ALONE;
         each(self.workers, alone, &mut self.scratch[..self.seats], queries, |unit, query, scratch| {
             let (position, head) = (first + unit / heads, unit % heads);
-            let seen = if decoder { first_seen(layer, position)..position + 1 } else { 0..end };
+            let last = match layer.window {
+                _ if decoder => position + 1,
+                0 => end,
+                window => end.min(position.saturating_add(window as usize)),
+            };
+            let seen = first_seen(layer, position)..last;
             if let Some(norm) = &norm {
                 failure.note(norm.apply(kernels, query));
             }
@@ -242,7 +247,7 @@ impl Session<'_, '_> {
     }
 }
 
-/// The first position that a decoder's token at `position` attends to.
+/// The first position that a token at `position` attends to.
 fn first_seen(layer: &LayerRecord, position: usize) -> usize {
     if layer.window == 0 { 0 } else { (position + 1).saturating_sub(layer.window as usize) }
 }

@@ -11,7 +11,7 @@ use crate::numerics::{F32Bytes, NumericRange};
 #[derive(Clone, Copy)]
 pub(super) struct Norm<'a> {
     weight: F32Bytes<'a>,
-    /// Present for layer norms.
+    /// Present for layer norms; empty for those without one.
     bias: Option<F32Bytes<'a>>,
     epsilon: f32,
 }
@@ -51,7 +51,10 @@ impl<'a> Session<'a, '_> {
         layer: &LayerRecord,
         role: TensorRole,
     ) -> Result<Option<Norm<'a>>, SessionError> {
-        let before = NormPlacement::from_number(layer.norm_placement).is_some_and(NormPlacement::is_before);
+        let before = NormPlacement::from_number(layer.norm_placement).is_some_and(|placement| match role {
+            TensorRole::FfnNorm => placement.is_before_network(),
+            _ => placement.is_before_mixer(),
+        });
         before.then(|| self.layer_norm(index, layer, role)).transpose()
     }
 
@@ -80,6 +83,7 @@ impl<'a> Session<'a, '_> {
     fn norm(&self, key: TensorKey, kind: NormKind, epsilon: f32) -> Result<Norm<'a>, FormatError> {
         let bias = match kind {
             NormKind::Rms => None,
+            NormKind::LayerUnbiased => Some(F32Bytes::new(&[])),
             NormKind::Layer => Some(self.vector(TensorKey { part: TensorPart::Bias, ..key })?),
         };
         Ok(Norm { weight: self.vector(key)?, bias, epsilon })

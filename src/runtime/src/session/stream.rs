@@ -122,7 +122,7 @@ impl<'a, 'm> Session<'a, 'm> {
     pub(super) fn embed_streamed(&mut self, tokens: &[u32], first: usize, row: usize) -> Result<(), SessionError> {
         let artifact = self.artifact;
         let spec = artifact.spec();
-        let hidden = spec.hidden as usize;
+        let (hidden, width) = (spec.hidden as usize, spec.embedding_width());
         let table = |there: bool, role| {
             let key = TensorKey::global(role, TensorPart::Weight);
             there.then(|| self.parts(key).map(|parts| (parts, self.sources(self.record(key), &parts)))).transpose()
@@ -132,6 +132,7 @@ impl<'a, 'm> Session<'a, 'm> {
         let types = table(spec.token_types > 0, TensorRole::EmbedType)?;
         let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
         let kernels = self.kernels;
+        let second_type = self.second_type;
         let Some(pieces) = &mut self.pieces else { return Err(ReadError::Interrupted.into()) };
         let mut look_up =
             |table: &(Parts<'_>, [Option<Source>; 2]), row: usize, put: &mut dyn FnMut(&Matrix<'_>, usize)| {
@@ -149,15 +150,19 @@ impl<'a, 'm> Session<'a, 'm> {
                 Ok::<_, ReadError>(())
             };
         let failure = Failure::default();
-        let rows = self.buffers.residual[row * hidden..].chunks_exact_mut(hidden);
-        for ((index, &token), out) in tokens.iter().enumerate().zip(rows) {
+        let to = match spec.embedding_width {
+            0 => &mut self.buffers.residual[row * hidden..],
+            _ => &mut *self.buffers.scratch_a,
+        };
+        for ((index, &token), out) in tokens.iter().enumerate().zip(to.chunks_exact_mut(width)) {
             if let Some(words) = &words {
                 let scale = spec.embedding_scale;
                 look_up(words, token as usize, &mut |matrix, row| scalar::scaled_row(matrix, row, scale, out))?;
             }
-            let scratch = &mut *self.scratch[0].row;
-            for (table, row) in places.iter().map(|places| (places, first + index)).chain(types.iter().map(|t| (t, 0)))
-            {
+            let scratch = &mut self.scratch[0].row[..width];
+            let kind = usize::from(first + index >= second_type);
+            let places = places.iter().map(|places| (places, first + index));
+            for (table, row) in places.chain(types.iter().map(|types| (types, kind))) {
                 look_up(table, row, &mut |matrix, row| scalar::row(matrix, row, scratch))?;
                 (kernels.add)(out, scratch);
             }
@@ -165,7 +170,8 @@ impl<'a, 'm> Session<'a, 'm> {
                 failure.note(norm.apply(kernels, out));
             }
         }
-        failure.result().map_err(|_| range(0))
+        failure.result().map_err(|_| range(0))?;
+        if spec.embedding_width == 0 { Ok(()) } else { self.project(row, tokens.len()) }
     }
 
     /// [`Session::multiply`] where a matrix is streamed: the products one after the other, each piece by piece. Never inlined,
