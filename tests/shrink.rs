@@ -10,7 +10,7 @@ use slmc::formats::{ModelSink, hugging_face, open_model};
 use slmc::model::device::device;
 use slmc::model::families::{self, Widths};
 use slmc::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use slmc::model::spec::{Head, LayerSpec};
+use slmc::model::spec::{Head, LayerSpec, NormPlacement};
 use slmc::model::weights::Model;
 use slmc::progress::Silent;
 use slmc::shrink::basis::{HiddenMethod, can_rotate};
@@ -60,13 +60,17 @@ fn shapes(teacher: &Model) -> Vec<Wanted> {
     let ffn = Wanted { ffn: Some(40), ..Wanted::default() };
     // Two of three layers, the second of two.
     let last = teacher.spec.layers.len() - 1;
-    let (first, second) = if last > 1 { (vec![0, last], vec![last - 1, last]) } else { (vec![0], vec![last]) };
+    let (first, mut second) = if last > 1 { (vec![0, last], vec![last - 1, last]) } else { (vec![0], vec![last]) };
+    // Its first layer is another than the others.
+    if teacher.spec.layers[0].norm_placement == NormPlacement::Network {
+        second.clone_from(&first);
+    }
     let mut shapes = vec![ffn.clone(), Wanted { depth: Depth::Layers(first), ..ffn.clone() }];
     if !shared {
         shapes.push(Wanted { heads: Some(2), ..Wanted::default() });
         shapes.push(Wanted { heads: Some(2), key_heads: Some(2), ..Wanted::default() });
     }
-    if teacher.spec.head != Head::Hidden {
+    if teacher.spec.head != Head::Hidden && !teacher.spec.projects_embeddings() {
         let hidden = if shared { 2 * head_dim(teacher) } else { 24 };
         shapes.push(Wanted { hidden: Some(hidden), ..Wanted::default() });
         shapes.push(Wanted { hidden: Some(hidden), depth: Depth::Layers(second), ..ffn });
@@ -280,6 +284,7 @@ fn shapes_that_cannot_be_are_named() {
     let llama = opened(&golden("llama-gqa-tied")).spec;
     let bert = opened(&golden("bert-mlm")).spec;
     let bare = opened(&golden("bert-encoder")).spec;
+    let narrow = opened(&golden("electra-small-classifier")).spec;
     let error = |spec, wanted: Wanted| wanted.widths(spec).map(|_| ()).expect_err("it cannot be").to_string();
     let base = Wanted::default;
     for (spec, wanted, expected) in [
@@ -295,6 +300,7 @@ fn shapes_that_cannot_be_are_named() {
         (&bert, Wanted { heads: Some(2), ..base() }, "ask for --hidden-width 20 too"),
         (&bert, Wanted { hidden: Some(24), ..base() }, "the heads of bert share the hidden width, 10 each"),
         (&bare, Wanted { hidden: Some(20), ..base() }, "the output of bert without a head is its hidden states"),
+        (&narrow, Wanted { hidden: Some(20), ..base() }, "the tables of electra are narrower than its layers"),
     ] {
         let found = error(spec, wanted);
         assert!(found.contains(expected), "{found}");

@@ -91,7 +91,7 @@ fn labels_of_words_are_counted() {
             ("eval m --data uneven.jsonl", "2 words and 1 labels"),
             ("eval m --data text.jsonl", "expected a list of words"),
             ("eval m --data unknown.jsonl", "no label `B-PER`"),
-            ("eval m --data own.jsonl --task classify", "--task tokens"),
+            ("eval m --data own.jsonl --task classify", "tasks that can: tokens"),
             ("classify m a --question b", "leave --question out"),
             ("classify m a --route-below 0.5", "leave it out"),
             ("train m --data own.jsonl --tokens 1000 -o out", "are not trained here"),
@@ -138,7 +138,7 @@ fn answers_are_found_in_texts() {
         [
             ("classify m text", "--question TEXT"),
             ("eval m --data bad.jsonl", "expected a string, a list of strings"),
-            ("eval m --data own.jsonl --task mlm", "--task spans"),
+            ("eval m --data own.jsonl --task mlm", "tasks that can: spans"),
         ],
     );
     let long = "where ".repeat(40);

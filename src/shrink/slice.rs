@@ -13,7 +13,7 @@
 use super::ShrinkError;
 use super::basis::{Basis, pick_columns, pick_rows};
 use super::select::{LayerSelection, Selection};
-use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::matrix::{from_rows, into_values};
 use crate::model::spec::{Mixer, ModelSpec, QueryKeyNorm};
 use crate::model::weights::Model;
@@ -122,7 +122,7 @@ impl Cut<'_> {
         let layer = self.layer(id);
         Ok(match id {
             ParameterId::Linear(linear, Part::Weight) => {
-                let [rows, columns] = axes(linear.role);
+                let [rows, columns] = self.axes(linear.role);
                 let width = self.teacher_columns(linear);
                 let mut matrix = from_rows(of_teacher, width);
                 self.fold_gain(linear, &mut matrix)?;
@@ -149,6 +149,7 @@ impl Cut<'_> {
                     _ => vec![1.0; self.spec.hidden],
                 }
             }
+            ParameterId::Norm(None, NormSite::Embedding, _) if self.spec.projects_embeddings() => of_teacher,
             ParameterId::Norm(..) => self.selection.hidden.vector(of_teacher),
             ParameterId::Kernel(_, part) => {
                 let taps = if part == Part::Weight { of_teacher.len() / hidden } else { 1 };
@@ -171,7 +172,16 @@ impl Cut<'_> {
         match (linear.role, layer) {
             (Role::Output, Some(layer)) => layer.attention().map_or(0, |attention| attention.query_width()),
             (Role::Down, Some(layer)) => layer.ffn.width,
+            (role, _) if role.class() == Class::Embedding => self.teacher.spec.embedding_width,
             _ => self.teacher.spec.hidden,
+        }
+    }
+
+    /// Axes of the rows and columns of a matrix; tables that are narrower than the layers keep their columns.
+    fn axes(&self, role: Role) -> [Axis; 2] {
+        match role.class() {
+            Class::Embedding if self.spec.projects_embeddings() => [axes(role)[0], Axis::Whole],
+            _ => axes(role),
         }
     }
 
