@@ -81,7 +81,10 @@ impl Widths {
             }
             layer
         };
-        ModelSpec { hidden: self.hidden, layers: spec.layers.iter().map(layer).collect(), ..spec.clone() }
+        // Tables that are narrower than the layers stay as they are.
+        let embedding_width = if spec.projects_embeddings() { spec.embedding_width } else { self.hidden };
+        let layers = spec.layers.iter().map(layer).collect();
+        ModelSpec { hidden: self.hidden, embedding_width, layers, ..spec.clone() }
     }
 }
 
@@ -111,7 +114,9 @@ pub fn with_widths(config: &Config, widths: Widths) -> Result<Config, ConfigErro
         return Err(ConfigError::HeadWidth { file, family: family.model_type, heads, head_dim, hidden });
     }
     put(&mut map, family, keys.hidden, widths.hidden);
-    copies(&mut map, keys.hidden_copies, widths.hidden);
+    if !before.projects_embeddings() {
+        copies(&mut map, keys.hidden_copies, widths.hidden);
+    }
     put(&mut map, family, keys.heads, widths.heads);
     put(&mut map, family, keys.ffn, widths.ffn);
     copies(&mut map, keys.ffn_copies, widths.ffn);
