@@ -31,6 +31,7 @@ mod rotary;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod t5;
 
 pub use classifier::with_classifier;
 pub use exits::{ExitsError, check_places, with_exits};
@@ -79,7 +80,7 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 23] = [
+pub const FAMILIES: [Family; 24] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
@@ -102,6 +103,7 @@ pub const FAMILIES: [Family; 23] = [
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
+    t5::FAMILY,
     roberta::XLM_ROBERTA,
 ];
 

@@ -99,8 +99,10 @@ impl Input {
 pub struct Table {
     /// Its name.
     pub id: LinearId,
-    /// Its rows; its columns are the hidden width.
+    /// Its rows.
     pub rows: usize,
+    /// Its columns.
+    pub columns: usize,
 }
 
 /// All inputs of a model in the order of the forward.
@@ -112,7 +114,6 @@ pub struct Graph {
     pub layers: Vec<Vec<Input>>,
     /// Inputs of the head.
     pub head: Vec<Input>,
-    hidden: usize,
 }
 
 impl Graph {
@@ -122,7 +123,6 @@ impl Graph {
             tables: tables(spec),
             layers: spec.layers.iter().enumerate().map(|(n, layer)| layer_inputs(spec, layer, n)).collect(),
             head: head_inputs(spec),
-            hidden: spec.hidden,
         }
     }
 
@@ -144,7 +144,7 @@ impl Graph {
 
     /// Every matrix with its (rows, columns); a tied head is not listed apart.
     pub fn matrices(&self) -> Vec<(LinearId, usize, usize)> {
-        let tables = self.tables.iter().map(|table| (table.id, table.rows, self.hidden));
+        let tables = self.tables.iter().map(|table| (table.id, table.rows, table.columns));
         let linears = self.inputs().flat_map(|input| input.readers.iter().map(|linear| (linear, input.width)));
         let own = linears.filter(|(linear, _)| linear.weight == linear.id);
         tables.chain(own.map(|(linear, columns)| (linear.id, linear.rows, columns))).collect()
@@ -157,10 +157,15 @@ pub fn own_matrices(input: &Input) -> Vec<LinearId> {
 }
 
 fn tables(spec: &ModelSpec) -> Vec<Table> {
-    let table = |role, rows| Table { id: LinearId::global(role), rows };
+    let table = |role, rows| Table { id: LinearId::global(role), rows, columns: spec.hidden };
     let mut out = vec![table(Role::TokenEmbedding, spec.vocabulary)];
     out.extend((spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding, spec.context)));
     out.extend((spec.token_types > 0).then(|| table(Role::TypeEmbedding, spec.token_types)));
+    if let Positions::Buckets(buckets) = spec.positions {
+        let heads = spec.layers.iter().find_map(LayerSpec::attention).map_or(0, |attention| attention.heads);
+        let of_stack = |role| Table { columns: heads, ..table(role, buckets.count) };
+        out.extend([Role::EncoderBias, Role::DecoderBias].map(of_stack));
+    }
     out
 }
 
@@ -190,6 +195,9 @@ fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
             ]
         }
     };
+    if let (true, Some(attention)) = (spec.attends_across(n), layer.attention()) {
+        out.extend(cross_inputs(attention, n, hidden, normed(NormSite::Cross)));
+    }
     out.extend(ffn_inputs(&layer.ffn, n, hidden, normed(NormSite::Ffn)));
     if spec.exits.contains(&(n + 1)) {
         out.extend(exit_inputs(spec, n));
@@ -212,6 +220,19 @@ fn attention_inputs(attention: &AttentionSpec, n: usize, hidden: usize, origin: 
     let (head_dim, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
     vec![
         Input::new(vec![linear(query, queries), linear(key, keys), linear(value, keys)], hidden, origin),
+        Input::new(vec![last(output, hidden)], queries, Origin::Mean { of: value, head_dim, shared }),
+    ]
+}
+
+/// Attention to the encoder's states, which the layers of the decoder all read: nothing of theirs can be folded into a layer.
+fn cross_inputs(attention: &AttentionSpec, n: usize, hidden: usize, origin: Origin) -> [Input; 3] {
+    let [query, key, value, output] =
+        [Role::CrossQuery, Role::CrossKey, Role::CrossValue, Role::CrossOutput].map(|role| LinearId::layer(n, role));
+    let (queries, keys) = (attention.query_width(), attention.key_width());
+    let (head_dim, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
+    [
+        Input::new(vec![linear(query, queries)], hidden, origin),
+        Input::new(vec![linear(key, keys), linear(value, keys)], hidden, Origin::Residual),
         Input::new(vec![last(output, hidden)], queries, Origin::Mean { of: value, head_dim, shared }),
     ]
 }
