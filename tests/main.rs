@@ -23,6 +23,7 @@ mod dense_directory;
 mod determinism;
 mod distillation;
 mod emit;
+mod encoder_decoder;
 mod exits;
 mod exports;
 mod families;

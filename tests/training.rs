@@ -100,7 +100,8 @@ fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
         let compiled = fixture::compiled(&model, &Target::unlimited("test", layout), None);
         let view = ArtifactView::open(&compiled.bytes).expect("it reads back");
         for (id, rows, columns) in model.spec.matrices() {
-            let stored = view.matrix(tensor_key(ParameterId::weight(id))).expect("it is there");
+            let stored =
+                view.matrix(tensor_key(ParameterId::weight(id)).expect("artifacts hold it")).expect("it is there");
             let mut row = vec![0.0; columns];
             for n in 0..rows {
                 scalar::row(&stored, n, &mut row);

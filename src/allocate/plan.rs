@@ -136,7 +136,7 @@ pub fn probe<'m>(
 ) -> Result<(Probe<'m>, String), AllocationError> {
     let count = match model.spec.kind {
         ModelKind::Decoder => MEASURED_WINDOWS,
-        ModelKind::Encoder => MEASURED_TEXTS,
+        ModelKind::Encoder | ModelKind::EncoderDecoder(_) => MEASURED_TEXTS,
     };
     let text = held_out(model, source, calibration, count, progress)?;
     Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))

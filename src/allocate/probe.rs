@@ -94,7 +94,7 @@ impl<'m> Probe<'m> {
         let all = self.original.sequences.len();
         0..match self.original.spec.kind {
             ModelKind::Decoder => all.div_ceil(FIRST_OF_DECODERS),
-            ModelKind::Encoder => all,
+            ModelKind::Encoder | ModelKind::EncoderDecoder(_) => all,
         }
     }
 

@@ -24,10 +24,11 @@ use std::path::Path;
 /// chosen as the model's generation_config.json says, without it the likeliest is taken, as with --temperature 0; draws
 /// follow from --seed and are the same everywhere.
 ///
-/// --prompt continues a text, which opens with the tokens that the tokenizer puts there. --chat asks an instruct model:
-/// its chat template (chat_template.jinja, or tokenizer_config.json; an artifact carries it in its host part) makes the
-/// prompt, and the answer alone is printed. --messages has the template make it of a whole conversation. All end at the
-/// model's end tokens. `slmc chat` asks one question after the other.
+/// --prompt continues a text, which opens with the tokens that the tokenizer puts there; an encoder-decoder reads it
+/// whole and what it writes of it alone is printed. --chat asks an instruct model: its chat template
+/// (chat_template.jinja, or tokenizer_config.json; an artifact carries it in its host part) makes the prompt, and the
+/// answer alone is printed. --messages has the template make it of a whole conversation. All end at the model's end
+/// tokens. `slmc chat` asks one question after the other.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_args(without_output),

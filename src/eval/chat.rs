@@ -120,6 +120,9 @@ pub fn converse<T, E: From<EvalError>>(
 }
 
 fn text_of(model: &OpenedModel, settings: &Settings) -> Result<(Tokenizer, ChatTemplate), EvalError> {
+    if model.stacks.is_some() {
+        return Err(EvalError::NoConversation);
+    }
     if model.kind != ModelKind::Decoder {
         return Err(EvalError::NotADecoder);
     }

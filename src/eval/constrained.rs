@@ -96,13 +96,13 @@ impl Continuation<'_, '_> {
         at_start: bool,
         emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(Added, FollowedReport), EvalError> {
-        check_prompt(prompt, self.model.context)?;
+        check_prompt(prompt, self.model)?;
         let grammar = followed.grammar()?;
         let (mut state, mut words) = (grammar.start(), vec![0; grammar.words()]);
         let reused = self.recall(prompt)?;
         let mut pending = prompt[reused..].to_vec();
         let mut report = FollowedReport::default();
-        let context = self.model.context;
+        let context = self.model.most_tokens(prompt);
         let (vocabulary, rules) = (Rc::clone(&self.vocabulary), self.rules);
         let mut writing = Writing::new(self.model, &vocabulary, at_start.then_some(&rules), choice, emit);
         writing.added.reused = reused;

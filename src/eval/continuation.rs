@@ -3,6 +3,7 @@
 //! sequence that only continues it is not read again.
 
 use super::error::EvalError;
+use super::forward::Forward as _;
 use super::generate::Stop;
 use super::opened::{Engine, OpenedModel};
 use super::speculation::{Means, SpeculationReport, with_artifact};
@@ -113,11 +114,13 @@ pub(super) struct Choice {
     pub(super) seed: u64,
 }
 
-/// Whether a prompt can be continued.
-pub(super) fn check_prompt(prompt: &[u32], context: usize) -> Result<(), EvalError> {
+/// Whether a prompt can be continued; of an encoder-decoder it is a source and what its decoder begins with.
+pub(super) fn check_prompt(prompt: &[u32], model: &OpenedModel) -> Result<(), EvalError> {
+    let context = model.context;
+    let written = model.positions(prompt);
     match prompt.len() {
         0 => Err(EvalError::EmptyPrompt),
-        tokens if tokens > context => Err(EvalError::PromptTooLong { tokens, context }),
+        tokens if written.max(tokens - written) > context => Err(EvalError::PromptTooLong { tokens, context }),
         _ => Ok(()),
     }
 }
@@ -169,8 +172,8 @@ impl<'m, 'r> Continuation<'m, 'r> {
         at_start: bool,
         emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Added, EvalError> {
-        let context = self.model.context;
-        check_prompt(prompt, context)?;
+        let context = self.model.most_tokens(prompt);
+        check_prompt(prompt, self.model)?;
         let reused = self.recall(prompt)?;
         let added = Added { tokens: Vec::new(), bytes: Vec::new(), stop: Stop::Length, tokens_per_s: 0.0, reused };
         if choice.tokens == 0 {

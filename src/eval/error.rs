@@ -117,6 +117,11 @@ pub enum EvalError {
     /// The model does not continue text.
     #[error("this model is an encoder: it does not continue text; use `slmc eval` with --task embed or classify")]
     NotADecoder,
+    /// A conversation with a model that writes one text of another.
+    #[error(
+        "this model is an encoder-decoder: it writes one text of another and holds no conversation; use `slmc generate --prompt`"
+    )]
+    NoConversation,
     /// Only classifiers give labels.
     #[error(
         "the model gives no labels: only classifiers do; pass one that `slmc train --task classify` made, one of tokens or of answers, or its artifact"

@@ -14,6 +14,11 @@ pub trait Forward {
     /// The implementation's error, wrapped: a token outside the vocabulary, a sequence beyond the context.
     fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError>;
 
+    /// Rows that token outputs of a sequence have: one per token, of an encoder-decoder's pair one per token of the decoder.
+    fn positions(&self, sequence: &[u32]) -> usize {
+        sequence.len()
+    }
+
     /// Takes outputs back that [`Forward::logits`] made, for an implementation that has a use for their memory.
     fn reuse(&self, outputs: Vec<Vec<f32>>) {
         drop(outputs);

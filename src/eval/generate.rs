@@ -11,6 +11,7 @@ use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use crate::text::chat_template::Conversation;
+use crate::text::reasoning::source_tokens;
 use serde::Serialize;
 use serde_json::Value;
 use slm_runtime::sample::Sampling;
@@ -66,8 +67,8 @@ pub enum Stop {
 /// Result of `slmc generate`.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerateReport {
-    /// Prompt and continuation, or the answer alone where a conversation was asked; bytes that are not UTF-8 are
-    /// replaced.
+    /// Prompt and continuation, or the answer alone where a conversation was asked or an encoder-decoder a text; bytes that are
+    /// not UTF-8 are replaced.
     pub text: String,
     /// The prompt that the template made, where a conversation was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +132,7 @@ pub fn generate(
     options: &GenerateOptions,
     emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<GenerateReport, EvalError> {
-    if model.kind != ModelKind::Decoder {
+    if model.kind == ModelKind::Encoder {
         return Err(EvalError::NotADecoder);
     }
     let mut tokenizer = match &options.tokenizer {
@@ -139,10 +140,14 @@ pub fn generate(
         None => model.tokenizer()?,
     };
     tokenizer.check(model.vocabulary)?;
-    let (tokens, shown, rendered) = match &options.prompt {
-        Prompt::Text(text) => ([model.opening.clone(), tokenizer.encode_plain(text)?].concat(), text.as_str(), None),
-        Prompt::Tokens(tokens) => (tokens.clone(), "", None),
-        Prompt::Chat(conversation) => {
+    let (tokens, shown, rendered) = match (&options.prompt, model.stacks) {
+        (Prompt::Text(text), Some(stacks)) => (source_tokens(text, &tokenizer, (stacks.start, &model.ends))?, "", None),
+        (Prompt::Text(text), None) => {
+            ([model.opening.clone(), tokenizer.encode_plain(text)?].concat(), text.as_str(), None)
+        }
+        (Prompt::Tokens(tokens), _) => (tokens.clone(), "", None),
+        (Prompt::Chat(_), Some(_)) => return Err(EvalError::NoConversation),
+        (Prompt::Chat(conversation), None) => {
             let template = model.chat_template(options.tokenizer.as_deref())?;
             let rendered = template.render(conversation)?;
             if rendered.trim().is_empty() {
@@ -152,7 +157,7 @@ pub fn generate(
         }
     };
     // Before anything of it is shown.
-    check_prompt(&tokens, model.context)?;
+    check_prompt(&tokens, model)?;
     let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
     let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
     let followed = Followed::of(model, &tokenizer, &vocabulary, &options.follow)?;

@@ -15,7 +15,7 @@ use crate::model::forward::{
 };
 use crate::model::generation;
 use crate::model::size::{WeightSize, stored_tensors};
-use crate::model::spec::{Embedding, Head, ModelKind, ModelSpec};
+use crate::model::spec::{Embedding, Head, ModelKind, ModelSpec, Stacks};
 use crate::model::weights::Model;
 use crate::target::Target;
 use crate::text::chat_template::ChatTemplate;
@@ -82,6 +82,8 @@ pub struct OpenedModel {
     pub opening: Vec<u32>,
     /// Tokens that end one.
     pub ends: Vec<u32>,
+    /// The stacks of an encoder-decoder, whose sequences are pairs; see [`ModelSpec::split`].
+    pub stacks: Option<Stacks>,
     /// Names of a classifier's labels.
     pub labels: Vec<String>,
     /// Sizes and arithmetic, for reports.
@@ -178,11 +180,14 @@ impl OpenedModel {
             context: spec.text_context(),
             embedding: spec.embedding,
             sampling: match spec.kind {
-                ModelKind::Decoder => generation::read(&model.companions).map_err(ModelFormatError::from)?.sampling,
+                ModelKind::Decoder | ModelKind::EncoderDecoder(_) => {
+                    generation::read(&model.companions).map_err(ModelFormatError::from)?.sampling
+                }
                 ModelKind::Encoder => Sampling::GREEDY,
             },
             opening: spec.opening.clone(),
             ends: spec.ends.clone(),
+            stacks: spec.stacks(),
             labels,
             subject,
             engine: Engine::Directory {
@@ -229,6 +234,7 @@ impl OpenedModel {
             sampling: view.sampling(),
             opening: view.opening_tokens().iter().collect(),
             ends: view.end_tokens().iter().collect(),
+            stacks: None,
             labels,
             subject: Subject::new(
                 Numerics::Integer,
@@ -238,6 +244,19 @@ impl OpenedModel {
             ),
             engine: Engine::Artifact(file),
         })
+    }
+
+    /// Most tokens of a sequence that begins like this one: the context, and of an encoder-decoder as many after the source.
+    pub(super) fn most_tokens(&self, sequence: &[u32]) -> usize {
+        self.source_of(sequence).map_or(self.context, |source| source.len() + self.context)
+    }
+
+    /// What the encoder of an encoder-decoder reads of a sequence.
+    fn source_of<'s>(&self, sequence: &'s [u32]) -> Option<&'s [u32]> {
+        match &self.engine {
+            Engine::Directory { spec, .. } => spec.split(sequence).map(|(source, _)| source),
+            Engine::Artifact(_) => None,
+        }
     }
 
     /// The engine that runs it.
@@ -323,6 +342,10 @@ impl Forward for OpenedModel {
         })
     }
 
+    fn positions(&self, sequence: &[u32]) -> usize {
+        sequence.len() - self.source_of(sequence).map_or(0, <[u32]>::len)
+    }
+
     fn reuse(&self, outputs: Vec<Vec<f32>>) {
         if let (Engine::Directory { fused: Some(_), .. }, None) = (&self.engine, self.embedding) {
             // Where lengths keep changing, outputs find no buffer of their size: no more is held than a batch of two models.
@@ -343,6 +366,8 @@ impl OpenedModel {
                 let mut out = Vec::with_capacity(sequences.len());
                 for alike in sequences.chunk_by(|a, b| a.len() == b.len()) {
                     let at_once = (TOKENS_AT_ONCE / alike.first().map_or(1, Vec::len).max(1)).max(1);
+                    // Pairs of one length may have parts of others.
+                    let at_once = if spec.stacks().is_some() { 1 } else { at_once };
                     for some in alike.chunks(at_once) {
                         let batch = Batch::new(spec, some.concat(), some.len()).map_err(ForwardError::new)?;
                         let logits = run_fused_apart(spec, weights, &batch);

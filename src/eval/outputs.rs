@@ -121,7 +121,7 @@ impl Pair<'_> {
             return Err(EvalError::Count { side, expected: batch.len(), found: outputs.len() });
         }
         for (n, (output, tokens)) in outputs.iter().zip(batch).enumerate() {
-            let (sequence, rows) = (range.start + n, rows.of(tokens.len()));
+            let (sequence, rows) = (range.start + n, rows.of(forward.positions(tokens)));
             if output.len() != rows * width {
                 return Err(EvalError::Shape { side, sequence, rows, width, found: output.len() });
             }

@@ -27,6 +27,9 @@ pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, Co
     {
         *separator = special_tokens::separator(companions, config, spec.vocabulary)?;
     }
+    if spec.stacks().is_some() {
+        spec.ends = special_tokens::end_tokens(companions, config, spec.ends, spec.vocabulary)?;
+    }
     if spec.head == Head::Hidden {
         let sentence = sentence::read(companions, spec.hidden)?;
         if spec.causal {
@@ -45,7 +48,7 @@ pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, Co
 /// [`ConfigError`], naming the file and the key.
 pub fn notes(companions: &Companions, config: &Config, spec: &ModelSpec) -> Result<Vec<Note>, ConfigError> {
     let mut notes = special_tokens::notes(companions, config, spec.vocabulary)?;
-    if spec.kind == ModelKind::Decoder {
+    if spec.kind != ModelKind::Encoder {
         notes.extend(generation::read(companions)?.notes);
     }
     if let Some(limit) = families::context_limit(config)? {

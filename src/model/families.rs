@@ -35,6 +35,7 @@ mod rotary;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod t5;
 
 pub use classifier::{has_classifier, with_classifier};
 pub use exits::{ExitsError, check_places, with_exits};
@@ -83,7 +84,7 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 27] = [
+pub const FAMILIES: [Family; 28] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
@@ -110,6 +111,7 @@ pub const FAMILIES: [Family; 27] = [
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
+    t5::FAMILY,
     roberta::XLM_ROBERTA,
 ];
 

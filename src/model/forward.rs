@@ -24,7 +24,8 @@ pub use staged::{StagedContext, StagedForward};
 pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
-use super::spec::{Activation, ClassifierState, Function, Head, ModelSpec, Norm, NormKind, Positions};
+use super::spec::{Activation, ClassifierState, Function, Head, LayerSpec, ModelSpec, Norm, NormKind, Positions};
+use batch::Memory;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
@@ -70,7 +71,7 @@ impl Observer for Unobserved {
 /// What a whole run computes.
 pub struct Output {
     /// Embedding output first, then every layer's, (batch, length, hidden) each; the last one after the final norm, as
-    /// transformers counts. Empty unless asked for.
+    /// transformers counts; of an encoder-decoder both for the encoder, then both for the decoder. Empty unless asked for.
     pub hidden_states: Vec<Tensor<3>>,
     /// (batch, length, vocabulary); (batch, 1, labels) of a classifier, (batch, length, labels) of one of tokens; (batch,
     /// length, 2) of answers; (batch, length, hidden) of a bare encoder.
@@ -104,7 +105,14 @@ impl<'a> Forward<'a> {
 
     /// Masks and rotary tables that all layers of one batch share.
     pub fn context(&self, batch: &Batch) -> AttentionContext {
-        AttentionContext::new(self.spec, batch, &self.device)
+        AttentionContext::new(self.spec, batch, self.bias(batch), &self.device)
+    }
+
+    /// What is added to the scores of every layer that reads the batch, (1, heads, length, keys), where positions are known by it.
+    fn bias(&self, batch: &Batch) -> Option<Tensor<4>> {
+        let classes = bias_classes(self.spec, batch)?;
+        let bias = self.weights.rows(LinearId::global(classes.table), &classes.rows);
+        Some(bias.reshape([classes.queries, classes.keys, classes.heads]).permute([2, 0, 1]).unsqueeze::<4>())
     }
 
     /// Token embeddings with positions, types and norm, (batch, length, hidden).
@@ -207,20 +215,43 @@ impl<'a> Forward<'a> {
 
     /// Everything, for one batch.
     pub fn run(&self, batch: &Batch, observer: &mut dyn Observer) -> Output {
-        let context = self.context(batch);
         let mut hidden_states = Vec::new();
+        let memory = batch.source().map(|source| self.memory(source, &mut hidden_states, observer));
+        let hidden = self.stack(batch, memory, &mut hidden_states, observer);
+        Output { hidden_states, logits: self.head_of(head_input(self.spec, hidden, Some(batch)), observer) }
+    }
+
+    /// What an encoder makes of sources.
+    fn memory(&self, source: &Batch, hidden_states: &mut Vec<Tensor<3>>, observer: &mut dyn Observer) -> Memory {
+        let states = self.stack(source, None, hidden_states, observer);
+        Memory { states, mask: source.scores_mask(false, None, &self.device) }
+    }
+
+    /// Embeddings, the layers that read the batch, and the norm after them.
+    fn stack(
+        &self,
+        batch: &Batch,
+        memory: Option<Memory>,
+        hidden_states: &mut Vec<Tensor<3>>,
+        observer: &mut dyn Observer,
+    ) -> Tensor<3> {
+        let context = AttentionContext { memory, ..self.context(batch) };
         let mut hidden = self.embed(batch);
-        for layer in 0..self.spec.layers.len() {
+        let layers = self.spec.layers_of(batch);
+        let site = final_site(self.spec, layers.end);
+        for layer in layers {
             if self.keep_hidden_states {
                 hidden_states.push(hidden.clone());
             }
             hidden = self.block(layer, hidden, &context, observer);
         }
-        hidden = self.finish(hidden);
+        if let Some(norm) = self.spec.final_norm {
+            hidden = self.norm(hidden, norm, None, site);
+        }
         if self.keep_hidden_states {
             hidden_states.push(hidden.clone());
         }
-        Output { hidden_states, logits: self.head_of(head_input(self.spec, hidden, Some(batch)), observer) }
+        hidden
     }
 
     /// input · weightᵀ + bias over the last dimension.
@@ -254,6 +285,31 @@ impl<'a> Forward<'a> {
             }
         }
     }
+}
+
+/// The norm after the last layer of a stack, which `end` follows.
+fn final_site(spec: &ModelSpec, end: usize) -> NormSite {
+    if end < spec.layers.len() { NormSite::Encoder } else { NormSite::Final }
+}
+
+/// Rows of the table of a stack that are added to scores.
+struct BiasClasses {
+    table: Role,
+    /// (queries, keys)
+    rows: Vec<u32>,
+    queries: usize,
+    keys: usize,
+    heads: usize,
+}
+
+/// What the scores of a batch have added; `None` where positions are known otherwise.
+fn bias_classes(spec: &ModelSpec, batch: &Batch) -> Option<BiasClasses> {
+    let Positions::Buckets(buckets) = spec.positions else { return None };
+    let (start, [_, queries]) = (batch.start(), batch.dims());
+    let both = !spec.is_causal(spec.layers_of(batch).start);
+    let table = if both { Role::EncoderBias } else { Role::DecoderBias };
+    let heads = spec.layers.iter().find_map(LayerSpec::attention)?.heads;
+    Some(BiasClasses { table, rows: buckets.classes(start, queries, both), queries, keys: start + queries, heads })
 }
 
 /// The type of every token, sequence by sequence: the second after the first separator. `None` where all are of the first.

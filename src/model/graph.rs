@@ -166,6 +166,11 @@ fn tables(spec: &ModelSpec) -> Vec<Table> {
     out.extend((spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding, spec.context)));
     out.extend((spec.token_types > 0).then(|| table(Role::TypeEmbedding, spec.token_types)));
     out.extend(spec.projects_embeddings().then(|| table(Role::EmbeddingProjection, spec.hidden)));
+    if let Positions::Buckets(buckets) = spec.positions {
+        let heads = spec.layers.iter().find_map(LayerSpec::attention).map_or(0, |attention| attention.heads);
+        let of_stack = |role| Table { columns: heads, ..table(role, buckets.count) };
+        out.extend([Role::EncoderBias, Role::DecoderBias].map(of_stack));
+    }
     out
 }
 
@@ -200,6 +205,9 @@ fn layer_inputs(spec: &ModelSpec, layer: &LayerSpec, n: usize) -> Vec<Input> {
             ]
         }
     };
+    if let (true, Some(attention)) = (spec.attends_across(n), layer.attention()) {
+        out.extend(cross_inputs(attention, n, hidden, normed(NormSite::Cross)));
+    }
     out.extend(ffn_inputs(&layer.ffn, n, hidden, normed(NormSite::Ffn)));
     if spec.exits.contains(&(n + 1)) {
         out.extend(exit_inputs(spec, n));
@@ -222,6 +230,19 @@ fn attention_inputs(attention: &AttentionSpec, n: usize, hidden: usize, origin: 
     let (head_dim, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
     vec![
         Input::new(vec![linear(query, queries), linear(key, keys), linear(value, keys)], hidden, origin),
+        Input::new(vec![last(output, hidden)], queries, Origin::Mean { of: value, head_dim, shared }),
+    ]
+}
+
+/// Attention to the encoder's states, which the layers of the decoder all read: nothing of theirs can be folded into a layer.
+fn cross_inputs(attention: &AttentionSpec, n: usize, hidden: usize, origin: Origin) -> [Input; 3] {
+    let [query, key, value, output] =
+        [Role::CrossQuery, Role::CrossKey, Role::CrossValue, Role::CrossOutput].map(|role| LinearId::layer(n, role));
+    let (queries, keys) = (attention.query_width(), attention.key_width());
+    let (head_dim, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
+    [
+        Input::new(vec![linear(query, queries)], hidden, origin),
+        Input::new(vec![linear(key, keys), linear(value, keys)], hidden, Origin::Residual),
         Input::new(vec![last(output, hidden)], queries, Origin::Mean { of: value, head_dim, shared }),
     ]
 }

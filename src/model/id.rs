@@ -21,6 +21,10 @@ pub enum Role {
     TypeEmbedding,
     /// From the width of the tables to that of the residual stream, (hidden, width of the tables).
     EmbeddingProjection,
+    /// Numbers of the encoder's heads by how far a key is from its query, (buckets, heads).
+    EncoderBias,
+    /// The decoder's, (buckets, heads).
+    DecoderBias,
     /// Query projection, (heads · head_dim, hidden).
     Query,
     /// Key projection, (key_value_heads · head_dim, hidden).
@@ -29,6 +33,14 @@ pub enum Role {
     Value,
     /// Attention output projection, (hidden, heads · head_dim).
     Output,
+    /// Query projection of attention to the encoder's states, (heads · head_dim, hidden).
+    CrossQuery,
+    /// Key projection of the encoder's states, (key_value_heads · head_dim, hidden).
+    CrossKey,
+    /// Value projection of the encoder's states, (key_value_heads · head_dim, hidden).
+    CrossValue,
+    /// Output projection of attention to the encoder's states, (hidden, heads · head_dim).
+    CrossOutput,
     /// Input projection of a short convolution, (3 · hidden, hidden): the two gates, then the values between them.
     ConvIn,
     /// Output projection of a short convolution, (hidden, hidden).
@@ -55,15 +67,21 @@ pub enum Role {
 
 impl Role {
     /// Every role, in forward order.
-    pub const ALL: [Role; 19] = [
+    pub const ALL: [Role; 25] = [
         Role::TokenEmbedding,
         Role::PositionEmbedding,
         Role::TypeEmbedding,
         Role::EmbeddingProjection,
+        Role::EncoderBias,
+        Role::DecoderBias,
         Role::Query,
         Role::Key,
         Role::Value,
         Role::Output,
+        Role::CrossQuery,
+        Role::CrossKey,
+        Role::CrossValue,
+        Role::CrossOutput,
         Role::ConvIn,
         Role::ConvOut,
         Role::Gate,
@@ -84,10 +102,16 @@ impl Role {
             Role::PositionEmbedding => "embed.position",
             Role::TypeEmbedding => "embed.type",
             Role::EmbeddingProjection => "embed.projection",
+            Role::EncoderBias => "embed.encoder_bias",
+            Role::DecoderBias => "embed.decoder_bias",
             Role::Query => "attn.q",
             Role::Key => "attn.k",
             Role::Value => "attn.v",
             Role::Output => "attn.o",
+            Role::CrossQuery => "attn.cross_q",
+            Role::CrossKey => "attn.cross_k",
+            Role::CrossValue => "attn.cross_v",
+            Role::CrossOutput => "attn.cross_o",
             Role::ConvIn => "conv.in",
             Role::ConvOut => "conv.out",
             Role::Gate => "ffn.gate",
@@ -110,10 +134,20 @@ impl Role {
     /// The class a report sums over, and that the pattern aliases name.
     pub fn class(self) -> Class {
         match self {
-            Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding | Role::EmbeddingProjection => {
-                Class::Embedding
-            }
-            Role::Query | Role::Key | Role::Value | Role::Output => Class::Attention,
+            Role::TokenEmbedding
+            | Role::PositionEmbedding
+            | Role::TypeEmbedding
+            | Role::EmbeddingProjection
+            | Role::EncoderBias
+            | Role::DecoderBias => Class::Embedding,
+            Role::Query
+            | Role::Key
+            | Role::Value
+            | Role::Output
+            | Role::CrossQuery
+            | Role::CrossKey
+            | Role::CrossValue
+            | Role::CrossOutput => Class::Attention,
             Role::ConvIn | Role::ConvOut => Class::Conv,
             Role::Gate | Role::Up | Role::Down => Class::Ffn,
             Role::ExitPooler | Role::ExitClassifier => Class::Exit,

@@ -95,17 +95,20 @@ pub enum SizeError {
     /// The assignment has no scheme for a matrix.
     #[error("`{0}` has no scheme")]
     NoScheme(LinearId),
+    /// A parameter that artifacts have no place for.
+    #[error("`{0}` has no place in an artifact, which holds one stack of layers")]
+    NoPlace(ParameterId),
     /// The sum of sizes leaves the machine's integers.
     #[error("`{0}` is too large to be stored")]
     Overflow(ParameterId),
 }
 
-/// The key a parameter has in the artifact's tensor table.
-pub fn tensor_key(id: ParameterId) -> TensorKey {
+/// The key a parameter has in the artifact's tensor table; `None` for those of encoder-decoders, which artifacts do not hold.
+pub fn tensor_key(id: ParameterId) -> Option<TensorKey> {
     let (layer, role, part) = match id {
         ParameterId::Linear(linear, part) => {
             let part = if part == Part::Weight { TensorPart::Weight } else { TensorPart::Bias };
-            (linear.layer, linear_role(linear.role), part)
+            (linear.layer, linear_role(linear.role)?, part)
         }
         ParameterId::Norm(layer, site, part) => {
             let role = match site {
@@ -117,6 +120,7 @@ pub fn tensor_key(id: ParameterId) -> TensorKey {
                 NormSite::Conv => TensorRole::ConvNorm,
                 NormSite::Ffn => TensorRole::FfnNorm,
                 NormSite::FfnOutput => TensorRole::FfnOutputNorm,
+                NormSite::Cross | NormSite::Encoder => return None,
                 NormSite::Final => TensorRole::FinalNorm,
                 NormSite::MlmTransform => TensorRole::MlmNorm,
             };
@@ -135,7 +139,7 @@ pub fn tensor_key(id: ParameterId) -> TensorKey {
             (Some(layer), TensorRole::Key, part)
         }
     };
-    TensorKey { layer: layer.unwrap_or(NO_LAYER), role, part }
+    Some(TensorKey { layer: layer.unwrap_or(NO_LAYER), role, part })
 }
 
 /// The parameter that a key of the tensor table stands for: the inverse of [`tensor_key`].
@@ -147,11 +151,17 @@ pub fn parameter_id(key: TensorKey) -> Option<ParameterId> {
     let norms = NormSite::ALL.into_iter().flat_map(|site| parts.map(|part| ParameterId::Norm(layer, site, part)));
     let kernels = layer.into_iter().flat_map(|layer| parts.map(|part| ParameterId::Kernel(layer, part)));
     let maps = layer.into_iter().flat_map(|layer| KeyMapPart::ALL.map(|part| ParameterId::KeyMap(layer, part)));
-    linears.chain(norms).chain(kernels).chain(maps).find(|&id| tensor_key(id) == key)
+    linears.chain(norms).chain(kernels).chain(maps).find(|&id| tensor_key(id) == Some(key))
 }
 
-fn linear_role(role: Role) -> TensorRole {
-    match role {
+fn linear_role(role: Role) -> Option<TensorRole> {
+    Some(match role {
+        Role::EncoderBias
+        | Role::DecoderBias
+        | Role::CrossQuery
+        | Role::CrossKey
+        | Role::CrossValue
+        | Role::CrossOutput => return None,
         Role::TokenEmbedding => TensorRole::EmbedToken,
         Role::PositionEmbedding => TensorRole::EmbedPosition,
         Role::TypeEmbedding => TensorRole::EmbedType,
@@ -171,7 +181,7 @@ fn linear_role(role: Role) -> TensorRole {
         Role::LmHead => TensorRole::LmHead,
         Role::Pooler => TensorRole::Pooler,
         Role::Classifier => TensorRole::Classifier,
-    }
+    })
 }
 
 /// Every tensor of the artifact in table order, for positions up to `context`; matrices that `sparsity` calls 2:4 are
@@ -206,7 +216,7 @@ pub fn stored_tensors(
     for (id, rows, columns) in shapes {
         let mut add = |rows: Range<usize>, storage: Storage, activation_bits: u8| -> Result<(), SizeError> {
             let bytes = tensor_bytes(storage, layout, rows.len(), columns).ok_or(SizeError::Overflow(id))? as u64;
-            let (key, first_row, rows) = (tensor_key(id), rows.start, rows.len());
+            let (key, first_row, rows) = (tensor_key(id).ok_or(SizeError::NoPlace(id))?, rows.start, rows.len());
             out.push(StoredTensor { id, key, storage, first_row, rows, columns, bytes, activation_bits });
             Ok(())
         };

@@ -3,11 +3,13 @@
 
 mod parameters;
 mod rotary;
+mod stacks;
 
 use super::id::NormSite;
 
 pub use parameters::ParameterShape;
 pub use rotary::{Divisors, Llama3Scaling, RotaryScaling, RotarySpec, YarnScaling};
+pub use stacks::{Buckets, Stacks};
 
 /// Decoders attend to the past and keep a cache; encoders see the whole sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum ModelKind {
     Decoder,
     /// Bidirectional encoder.
     Encoder,
+    /// An encoder, and a decoder that attends to what the encoder made of a text while it writes another.
+    EncoderDecoder(Stacks),
 }
 
 /// x / rms(x) · w, x / rms(x) · (1 + w), or (x − mean) / std · w + b.
@@ -131,6 +135,9 @@ pub enum Positions {
     Rotary,
     /// A table added to the token embedding.
     Learned,
+    /// A number of every head added to scores, looked up by how far a key is from its query: a table for each stack of an
+    /// encoder-decoder, which all its layers share; across stacks nothing is added.
+    Buckets(Buckets),
 }
 
 /// Attention of one layer.

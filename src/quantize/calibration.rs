@@ -75,6 +75,9 @@ pub fn calibration(
     tokens: usize,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
+    if model.spec.stacks().is_some() {
+        return Err(CalibrationError::EncoderDecoder { family: model.spec.family });
+    }
     match source {
         CalibrationText::File { path, form } => from_file(model, path, form, tokens, progress),
         CalibrationText::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
@@ -124,6 +127,9 @@ pub fn held_out(
         (CalibrationText::Mixed { path, form, seed }, ModelKind::Decoder) => {
             [text(count / 2, path, form)?, own(count - count / 2, seed)?].concat()
         }
+        (_, ModelKind::EncoderDecoder(_)) => {
+            return Err(CalibrationError::EncoderDecoder { family: model.spec.family });
+        }
         (source, ModelKind::Encoder) => {
             let records = match source {
                 CalibrationText::File { path, form } | CalibrationText::Mixed { path, form, .. } => {
@@ -154,6 +160,7 @@ pub fn independent_text(
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<u32>>, CalibrationError> {
     match model.spec.kind {
+        ModelKind::EncoderDecoder(_) => Err(CalibrationError::EncoderDecoder { family: model.spec.family }),
         ModelKind::Decoder => {
             let window = WINDOW.min(model.spec.context);
             Ok(sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
@@ -202,6 +209,9 @@ fn from_file(
 ) -> Result<Calibration, CalibrationError> {
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
+        ModelKind::EncoderDecoder(_) => {
+            return Err(CalibrationError::EncoderDecoder { family: model.spec.family });
+        }
         ModelKind::Decoder => {
             let window = WINDOW.min(model.spec.context);
             let (mut sequences, notes) = decoder_text(model, path, form, (wanted / window).max(1), progress)?;

@@ -48,6 +48,14 @@ pub enum CalibrationError {
         /// Sequences needed.
         needed: usize,
     },
+    /// Nothing is calibrated through both stacks.
+    #[error(
+        "{family} is an encoder-decoder, through which slmc does not calibrate; train, distill, evaluate and generate in f32"
+    )]
+    EncoderDecoder {
+        /// The model.
+        family: &'static str,
+    },
     /// Only decoders can sample, to calibrate with.
     #[error("--mix-self lets a decoder sample from itself, and this model is an encoder; pass a text alone")]
     Encoder,

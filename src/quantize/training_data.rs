@@ -131,7 +131,9 @@ impl Training {
                 texts.extend(own);
                 held_out
             }
-            ModelKind::Encoder => texts.split_off(texts.len() - HELD_OUT.min(texts.len() / 4)),
+            ModelKind::Encoder | ModelKind::EncoderDecoder(_) => {
+                texts.split_off(texts.len() - HELD_OUT.min(texts.len() / 4))
+            }
         };
         let mut loss = LossWeights::RECOVER;
         if let Head::Hidden = spec.head {

@@ -122,11 +122,11 @@ pub fn measure(
             let mut halted = forward.enter(layer, hidden, context);
             for step in Step::ALL {
                 match step {
-                    Step::Mix | Step::Ffn => {
+                    Step::Mix | Step::Cross | Step::Ffn => {
                         with_values(&halted.input, |values| hidden_sums.add(values))?;
                         add_scaled(&mut residual, &halted.hidden)?;
                     }
-                    Step::MixOutput => sums.mixed.add(&halted.input, None)?,
+                    Step::MixOutput | Step::CrossOutput => sums.mixed.add(&halted.input, None)?,
                     Step::FfnOutput => with_values(&halted.input, |values| sums.inner.add(values))?,
                 }
                 halted = forward.step(layer, step, halted, context, &mut Unobserved);

@@ -47,9 +47,10 @@ fn axes(role: Role) -> [Axis; 2] {
         | Role::ExitClassifier => [Axis::Whole, Axis::Hidden],
         // Students have the embeddings' width of their teacher.
         Role::EmbeddingProjection => [Axis::Hidden, Axis::Whole],
-        Role::Query => [Axis::Heads, Axis::Hidden],
-        Role::Key | Role::Value => [Axis::KeyHeads, Axis::Hidden],
-        Role::Output => [Axis::Hidden, Axis::Heads],
+        Role::EncoderBias | Role::DecoderBias => [Axis::Whole, Axis::Whole],
+        Role::Query | Role::CrossQuery => [Axis::Heads, Axis::Hidden],
+        Role::Key | Role::Value | Role::CrossKey | Role::CrossValue => [Axis::KeyHeads, Axis::Hidden],
+        Role::Output | Role::CrossOutput => [Axis::Hidden, Axis::Heads],
         Role::ConvIn => [Axis::ConvParts, Axis::Hidden],
         Role::ConvOut => [Axis::Hidden, Axis::Conv],
         Role::Gate | Role::Up => [Axis::Inner, Axis::Hidden],

@@ -184,12 +184,12 @@ impl At<'_, '_> {
         for (step, input) in Step::ALL.into_iter().zip(&inputs) {
             let before = self.student.states.clone();
             match step {
-                Step::Mix | Step::Ffn => {
+                Step::Mix | Step::Cross | Step::Ffn => {
                     self.readers(&input.ids(), &self.teacher.inputs(), &self.student.inputs())?;
                     self.teacher.each(|h, context| of_teacher.step(of, step, h, context, &mut Unobserved));
                     self.step(place, step, before)?;
                 }
-                Step::MixOutput | Step::FfnOutput => {
+                Step::MixOutput | Step::CrossOutput | Step::FfnOutput => {
                     let teacher_before = self.teacher.states.clone();
                     self.teacher.each(|h, context| of_teacher.step(of, step, h, context, &mut Unobserved));
                     let last = step == Step::FfnOutput;

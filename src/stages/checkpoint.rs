@@ -133,7 +133,8 @@ pub fn inspect(path: &Path) -> Result<CheckpointReport, ModelFormatError> {
     let outline = source.outline();
     let (spec, companions) = (&outline.spec, &outline.companions);
     let decoder = spec.kind == ModelKind::Decoder;
-    let sampling = decoder.then(|| generation::read(companions)).transpose()?.map(|read| read.sampling);
+    let writes = spec.kind != ModelKind::Encoder;
+    let sampling = writes.then(|| generation::read(companions)).transpose()?.map(|read| read.sampling);
     let template = decoder.then(|| ChatTemplate::of(companions)).transpose();
     let tokenizer = Tokenizer::of(companions);
     let found = Found { outline, template: &template, tokenizer: tokenizer.as_ref() };
@@ -141,7 +142,11 @@ pub fn inspect(path: &Path) -> Result<CheckpointReport, ModelFormatError> {
     Ok(CheckpointReport {
         format: formats::name(path),
         family: spec.family,
-        kind: if decoder { "decoder" } else { "encoder" },
+        kind: match spec.kind {
+            ModelKind::Decoder => "decoder",
+            ModelKind::Encoder => "encoder",
+            ModelKind::EncoderDecoder(_) => "encoder-decoder",
+        },
         output: spec.head.output(),
         layers: spec.layers.len(),
         hidden: spec.hidden,
@@ -149,7 +154,7 @@ pub fn inspect(path: &Path) -> Result<CheckpointReport, ModelFormatError> {
         positions: spec.context,
         parameters: spec.parameter_count(),
         opening_tokens: decoder.then(|| spec.opening.clone()),
-        end_tokens: decoder.then(|| spec.ends.clone()),
+        end_tokens: writes.then(|| spec.ends.clone()),
         sampling: sampling.as_ref().map(sampling_json),
         chat_templates: match &template {
             Ok(Some(template)) => Some(template.as_ref().map_or_else(Vec::new, names)),

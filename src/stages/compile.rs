@@ -162,6 +162,9 @@ pub struct Args {
     out: PathBuf,
 }
 
+/// What artifacts lack for an encoder-decoder.
+const NO_SECOND_STACK: &str = "and artifacts have neither a second stack of layers nor attention across stacks nor numbers added to scores by distance";
+
 /// The kind of stage.
 pub struct Compile;
 
@@ -334,6 +337,9 @@ impl Stage for Compile {
         let mut faults = Faults::default();
         let target = faults.check("target", Target::named(&args.target));
         let model = faults.check("model", known.model(&args.model)).flatten();
+        if let Some(model) = &model {
+            faults.check("model", model.check_one_stack(NO_SECOND_STACK));
+        }
         if let Some(model) = &model {
             faults.check("", check_memory(run, need(&model.spec), "compiling"));
         }

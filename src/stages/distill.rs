@@ -22,7 +22,7 @@ use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::on_policy::OnPolicy;
 use crate::train::settings::Settings;
-use crate::train::student::{hidden_pairs, take_layers};
+use crate::train::student::{state_pairs, take_layers};
 use anyhow::anyhow;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -173,8 +173,7 @@ impl Args {
             faults.add("on-policy-prefix", error);
         }
         if student.is_some_and(|student| student.spec.kind != ModelKind::Decoder) {
-            let error =
-                anyhow!("--on-policy is for decoders: this student is an encoder, which writes no text; leave it out");
+            let error = anyhow!("--on-policy is for decoders, which write on: this student is not one; leave it out");
             faults.add("on-policy", error);
         }
     }
@@ -294,8 +293,7 @@ impl Stage for Distill {
         let mut context = usize::MAX;
         for path in &args.teacher {
             if let (Some(student), Some(teacher)) = (&student, known.planned(path)) {
-                let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
-                faults.check("layer-map", hidden_pairs(own, other, layer_map.as_deref()));
+                faults.check("layer-map", state_pairs(&student.spec, &teacher.spec, layer_map.as_deref()));
             }
             context = context.min(faults.check("teacher", known.context(path)).unwrap_or(usize::MAX));
         }

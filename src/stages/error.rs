@@ -44,6 +44,14 @@ use std::path::PathBuf;
 /// Why a stage has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
+    /// A command that is for models of one stack of layers.
+    #[error("{family} is an encoder-decoder, {lacks}; slmc trains, distills, evaluates and generates with it in f32")]
+    EncoderDecoder {
+        /// The model.
+        family: &'static str,
+        /// Why the command refuses it.
+        lacks: &'static str,
+    },
     /// A page that runs the artifact.
     #[error(transparent)]
     Page(#[from] PageError),

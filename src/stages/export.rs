@@ -9,7 +9,7 @@ use super::arguments::AnyModel;
 use super::arguments::dtype::Dtype;
 use super::arguments::groups::MODEL_AND_OUTPUT;
 use super::error::StageError;
-use super::known::{Known, KnownModel};
+use super::known::{Known, KnownModel, check_one_stack};
 use super::limits::check_memory;
 use super::prediction::{Prediction, moved_macs};
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
@@ -76,6 +76,9 @@ pub struct Args {
 fn format_names() -> Vec<PossibleValue> {
     export::EXPORTS.iter().map(|format| PossibleValue::new(format.name()).help(format.about())).collect()
 }
+
+/// What exports lack for an encoder-decoder.
+const NO_FORMAT: &str = "which slmc writes in no format but its own directory";
 
 /// The kind of stage.
 pub struct Export;
@@ -156,6 +159,7 @@ impl Stage for Export {
         let settings = args.settings(format, &mut faults);
         let planned = match known {
             Known::Planned(_) => faults.check("model", known.model(&args.model)).flatten().map(|model| {
+                faults.check("model", model.check_one_stack(NO_FORMAT));
                 // Where only the work decides about schemes, what becomes of them is not known before.
                 let decided = !model.quantized || model.schemes.is_some();
                 let plan = decided.then(|| args.plan(format, &settings, &described(&model), &mut faults)).flatten();
@@ -163,6 +167,7 @@ impl Stage for Export {
             }),
             Known::OnDisk => faults.check("model", formats::open(&args.model)).map(|source| {
                 let outline = source.outline();
+                faults.check("model", check_one_stack(&outline.spec, NO_FORMAT));
                 let plan = args.plan(format, &settings, &Described::of(outline), &mut faults);
                 if plan.is_some() {
                     faults.check("format", format.check(outline, &settings));

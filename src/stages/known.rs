@@ -1,6 +1,7 @@
 //! Models as stages know them before their work: on a command line by the headers of the files on disk; in the plan of
 //! a recipe by configurations, and by the products of earlier stages.
 
+use super::StageError;
 use crate::compile::sections::SectionBytes;
 use crate::formats::{self, ModelFormatError};
 use crate::model::companions::TOKENIZER_FILE;
@@ -72,9 +73,28 @@ impl KnownModel {
         KnownModel { spec, quantized: false, schemes: None, sparsity, wide_activations: false, files: None }
     }
 
+    /// [`check_one_stack`] of it.
+    ///
+    /// # Errors
+    /// [`StageError::EncoderDecoder`].
+    pub fn check_one_stack(&self, lacks: &'static str) -> Result<(), StageError> {
+        check_one_stack(&self.spec, lacks)
+    }
+
     /// With the tokenizer and templates of another model, or of a place.
     pub fn with_files(self, files: Option<Arc<Files>>) -> Self {
         KnownModel { files, ..self }
+    }
+}
+
+/// Refuses an encoder-decoder; `lacks` says what a command does not do with one.
+///
+/// # Errors
+/// [`StageError::EncoderDecoder`].
+pub fn check_one_stack(spec: &ModelSpec, lacks: &'static str) -> Result<(), StageError> {
+    match spec.stacks() {
+        Some(_) => Err(StageError::EncoderDecoder { family: spec.family, lacks }),
+        None => Ok(()),
     }
 }
 

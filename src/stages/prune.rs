@@ -242,6 +242,9 @@ impl Stage for Prune {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         let model = faults.check("model", known.model(&args.model.model)).flatten();
+        if let Some(model) = &model {
+            faults.check("model", model.check_one_stack("whose stacks slmc does not prune"));
+        }
         let context = model.as_ref().map_or(usize::MAX, |model| model.spec.context);
         let retrain = args.retrain.retrain(&args.text, Settings::RECOVER, run, context);
         let asked = Switch {

@@ -263,6 +263,9 @@ impl Stage for Quantize {
         let schemes = args.resolved_schemes(&mut faults);
         let target = faults.check("target", Target::named(&args.target.target));
         let model = faults.check("model", known.model(&args.model.model)).flatten();
+        if let Some(model) = &model {
+            faults.check("model", model.check_one_stack("through which slmc does not calibrate"));
+        }
         let spec = model.as_ref().map(|model| &model.spec);
         let context = spec.map_or(usize::MAX, |spec| spec.context);
         let retrain = args.retrain.retrain(&args.text, Settings::QAT, run, context);

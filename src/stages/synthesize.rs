@@ -10,7 +10,7 @@ mod work;
 
 use super::arguments::groups::{DATA, MODEL_AND_OUTPUT};
 use super::arguments::{AnyModel, ReadFile, path};
-use super::known::Known;
+use super::known::{Known, check_one_stack};
 use super::limits::check_memory;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
@@ -213,6 +213,9 @@ impl Args {
 
     /// Notes what does not suit the model.
     fn check_model(&self, spec: &ModelSpec, faults: &mut Faults) {
+        if let Err(error) = check_one_stack(spec, "which continues no text") {
+            return faults.add("model", error);
+        }
         if spec.kind != ModelKind::Decoder {
             let path = self.model.to_path_buf();
             return faults.add("model", SynthesisError::NotADecoder { path });

@@ -40,7 +40,7 @@ use crate::train::samples::{Data, ReadSamples, TrainTask, own_task, read};
 use crate::train::scope::{Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
-use crate::train::student::hidden_pairs;
+use crate::train::student::state_pairs;
 use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
 use crate::train::trainer::{Run, Teacher, steps};
 use crate::workers::TrainingDevices;
@@ -312,8 +312,7 @@ impl<'o> Work<'o> {
         let start = values_of(&self.student)?;
         let mut compared = Vec::new();
         for (number, teacher) in self.teachers.iter().enumerate() {
-            let (own, other) = (self.student.spec.layers.len(), teacher.spec.layers.len());
-            let pairs = hidden_pairs(own, other, self.layer_map(number).as_deref())?;
+            let pairs = state_pairs(&self.student.spec, &teacher.spec, self.layer_map(number).as_deref())?;
             let projections = self.projections(teacher, &pairs, device)?;
             compared.push((pairs, projections));
         }
@@ -492,6 +491,13 @@ fn compare(student: &Model, teacher: &Model) -> Result<(), StageError> {
     let different = |what, student: &dyn std::fmt::Display, teacher: &dyn std::fmt::Display| {
         StageError::StudentDiffers { what, student: student.to_string(), teacher: teacher.to_string() }
     };
+    let stacks = |model: &Model| match model.spec.stacks() {
+        Some(stacks) => format!("encoder and decoder, begun by token {}", stacks.start),
+        None => "one stack".to_owned(),
+    };
+    if stacks(student) != stacks(teacher) {
+        return Err(different("stacks", &stacks(student), &stacks(teacher)));
+    }
     let (own, other) = (token_table(&student.companions), token_table(&teacher.companions));
     let known = other.is_some() && own.as_ref().is_none_or(|own| Some(own) == other.as_ref());
     if student.spec.vocabulary != teacher.spec.vocabulary && !known {

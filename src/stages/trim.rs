@@ -112,6 +112,9 @@ impl Stage for Trim {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<TrimOptions> {
         let mut faults = Faults::default();
         let model = faults.check("model", known.model(&args.model)).flatten();
+        if let Some(model) = &model {
+            faults.check("model", model.check_one_stack("whose vocabulary slmc does not trim"));
+        }
         let mut predicted = Prediction::default();
         if let Some(model) = &model {
             if model.quantized {

@@ -212,6 +212,24 @@ pub(super) fn said(marked: &Marked, tokens: &[u32], places: &[usize], ends: &[u3
 }
 
 impl SpokenFile {
+    /// Pairs of an encoder-decoder whose source and what is written of it have at most `most` tokens each and `window` together;
+    /// longer ones are left out, and counted in the notes.
+    pub fn fitting(
+        &mut self,
+        split: impl Fn(&[u32]) -> Option<(usize, usize)>,
+        most: usize,
+        window: usize,
+    ) -> Vec<Spoken> {
+        let mut pairs = std::mem::take(&mut self.conversations);
+        let count = pairs.len();
+        pairs.retain(|spoken| {
+            let fits = split(&spoken.tokens).is_some_and(|(source, target)| source <= most && target <= most);
+            fits && spoken.tokens.len() <= window && spoken.said.iter().any(|&said| said)
+        });
+        self.notes.without_answer += (count - pairs.len()) as u64;
+        pairs
+    }
+
     /// Conversations cut to `window` tokens, those left out in which the assistant then says nothing after the first token;
     /// both are counted in the notes.
     pub fn within(&mut self, window: usize) -> Vec<Spoken> {

@@ -333,6 +333,60 @@ impl ReasonedFile {
     }
 }
 
+impl ReasonedFile {
+    /// As sources of an encoder-decoder, each with what is written of it, by the token that begins the latter: what the prompt of
+    /// a record is written to is its reasoning, where it has one, and its answer. Nothing of a source is learned.
+    ///
+    /// # Errors
+    /// The tokenizer refuses a record.
+    pub fn pairs(
+        self,
+        form: &ReasoningForm,
+        tokenizer: &Tokenizer,
+        (start, ends): (u32, &[u32]),
+    ) -> Result<SpokenFile, ReasoningError> {
+        let end = ends.first();
+        let one = |record: &Reasoned| -> Result<Spoken, ReasoningError> {
+            let mut text = String::new();
+            if let Some(reasoning) = &record.reasoning {
+                text.push_str(reasoning);
+                text.push('\n');
+            }
+            let answer = text.len();
+            text.push_str(&record.answer);
+            let (own, places) = tokenizer.encode_placed(&text)?;
+            let is_answer = |token: usize| places.get(token + 1).copied().unwrap_or(text.len()) > answer;
+            let learned = |part| form.learns(part) || form.learns(Part::All);
+            let said =
+                (0..own.len()).map(|token| learned(if is_answer(token) { Part::Answer } else { Part::Reasoning }));
+            let said: Vec<bool> = said.chain(end.map(|_| learned(Part::Answer))).collect();
+            let mut tokens = source_tokens(&record.prompt, tokenizer, (start, ends))?;
+            let of_source = vec![false; tokens.len()];
+            tokens.extend(own.iter().chain(end));
+            Ok(Spoken { tokens, said: [of_source, said].concat() })
+        };
+        let conversations = self.records.par_iter().map(one).collect::<Result<_, _>>()?;
+        Ok(SpokenFile { conversations, notes: self.notes })
+    }
+}
+
+/// A text as an encoder-decoder reads it, up to the token that begins what it writes.
+///
+/// # Errors
+/// The tokenizer refuses the text.
+pub fn source_tokens(
+    text: &str,
+    tokenizer: &Tokenizer,
+    (start, ends): (u32, &[u32]),
+) -> Result<Vec<u32>, TokenizerError> {
+    let mut tokens = tokenizer.encode_plain(text)?;
+    // A text that names the token would begin the other one.
+    tokens.retain(|&token| token != start);
+    tokens.extend(ends.first());
+    tokens.push(start);
+    Ok(tokens)
+}
+
 /// A record without a template.
 fn plain(
     record: &Reasoned,

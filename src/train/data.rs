@@ -164,6 +164,9 @@ impl Samples {
     }
 
     pub(super) fn piece(&self, spec: &ModelSpec, seed: u64, samples: &[(u64, usize)]) -> Result<Piece, BatchError> {
+        if spec.stacks().is_some() {
+            return self.pairs(spec, samples);
+        }
         let causal = matches!(self, Samples::Causal(_) | Samples::Answers { .. });
         // The last token of a causal sequence is a target only.
         let input = |sample: usize| self.tokens(sample).len() - usize::from(causal);
@@ -213,6 +216,39 @@ impl Samples {
         let batch = Batch::new(spec, tokens, samples.len())?.with_mask(mask)?;
         let samples = samples.iter().map(|(_, sample)| *sample).collect();
         Ok(Piece { batch, rows, targets, tokens: count, samples })
+    }
+}
+
+impl Samples {
+    /// Some pairs of an encoder-decoder as a micro-batch. Rows are those of the decoder.
+    fn pairs(&self, spec: &ModelSpec, samples: &[(u64, usize)]) -> Result<Piece, BatchError> {
+        let start = spec.stacks().map_or(0, |stacks| stacks.start);
+        let split = |&(_, sample): &(u64, usize)| {
+            let (source, target) = spec.split(self.tokens(sample)).ok_or(BatchError::NotAPair { start })?;
+            // The last token is a target only.
+            Ok((source, &target[..target.len() - 1]))
+        };
+        let pairs = samples.iter().map(split).collect::<Result<Vec<_>, BatchError>>()?;
+        let batch = Batch::pairs(spec, &pairs)?;
+        let [_, length] = batch.dims();
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        for (index, (&(_, sample), (source, inputs))) in samples.iter().zip(&pairs).enumerate() {
+            let own = self.tokens(sample);
+            let counts = |place: usize| match self {
+                Samples::Answers { said, .. } => said[sample][place],
+                _ => true,
+            };
+            for row in 0..inputs.len() {
+                let place = source.len() + row + 1;
+                if counts(place) {
+                    rows.push((index * length + row) as i32);
+                    targets.push(own[place] as i32);
+                }
+            }
+        }
+        let tokens = pairs.iter().map(|(source, target)| source.len() + target.len()).sum();
+        let samples = samples.iter().map(|(_, sample)| *sample).collect();
+        Ok(Piece { batch, rows, targets, tokens, samples })
     }
 }
 

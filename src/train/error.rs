@@ -64,6 +64,14 @@ pub enum TrainError {
     /// Only fused operations compare relations.
     #[error("--relations is for fused operations, which this run has none of; take --backend flex, or leave it out")]
     PlainRelations,
+    /// What training does not do with two stacks.
+    #[error("{option} is not for encoder-decoders such as {family}; leave it out")]
+    EncoderDecoder {
+        /// The option.
+        option: &'static str,
+        /// The student.
+        family: &'static str,
+    },
     /// Only fused operations can compute layers again.
     #[error("--recompute is for fused operations, which this run has none of; take --backend flex, or leave it out")]
     Recompute,

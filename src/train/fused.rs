@@ -179,12 +179,14 @@ impl Fused {
         };
         if keep {
             let rows = present_rows(&piece.batch);
+            let of_source = piece.batch.source().and_then(present_rows);
+            let encoder = piece.batch.source().map(|_| run.spec.encoder_layers());
             let pairs = run.pairs().count() as f64;
             for (number, (teacher, (own, other))) in run.pairs().enumerate() {
                 let comparison = Comparison {
                     teacher: others[teacher].hidden_states[other].tensor(),
                     projection: student.projections.get(&(number as u16)).cloned(),
-                    rows: rows.clone(),
+                    rows: if encoder.is_some_and(|last| own <= last) { of_source.clone() } else { rows.clone() },
                     form: form(settings),
                     factor: now.get(LossKind::Hidden) * share / pairs,
                 };

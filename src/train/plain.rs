@@ -9,7 +9,7 @@ use super::loss::table::{Against, LossKind, LossParts};
 use super::optimizer::Gradients;
 use super::parameters::{Leaves, Parameters, Uploaded};
 use super::trainer::{Run, Teacher};
-use crate::model::forward::{DenseWeights, Forward, Observer, Unobserved, WeightSource};
+use crate::model::forward::{Batch, DenseWeights, Forward, Observer, Unobserved, WeightSource};
 use crate::model::id::LinearId;
 use crate::model::spec::Head;
 use crate::progress::Progress;
@@ -227,14 +227,16 @@ impl Run<'_> {
         device: &Device,
     ) -> Vec<(Tensor<2>, Tensor<2>)> {
         let recording = device.clone().autodiff();
-        let kept: Option<Vec<i32>> = piece.batch.mask().map(|mask| {
-            let rows = mask.iter().enumerate().filter(|(_, there)| **there);
-            rows.map(|(row, _)| row as i32).collect()
-        });
-        let flat = |states: &Tensor<3>, device: &Device| {
+        let present = |batch: &Batch| -> Option<Vec<i32>> {
+            let rows = batch.mask()?.iter().enumerate().filter(|(_, there)| **there);
+            Some(rows.map(|(row, _)| row as i32).collect())
+        };
+        let (kept, of_source) = (present(&piece.batch), piece.batch.source().and_then(present));
+        let encoder = piece.batch.source().map(|_| self.spec.encoder_layers());
+        let flat = |states: &Tensor<3>, kept: &Option<Vec<i32>>, device: &Device| {
             let [batch, length, width] = states.dims();
             let flat = states.clone().reshape([batch * length, width]);
-            match &kept {
+            match kept {
                 Some(rows) => {
                     let rows = TensorData::new(rows.clone(), [rows.len()]);
                     flat.select(0, Tensor::<1, Int>::from_data(rows, device))
@@ -243,11 +245,12 @@ impl Run<'_> {
             }
         };
         let pair = |(number, &(student, of)): (usize, &(usize, usize))| {
-            let mut states = flat(&own[student], &recording);
+            let kept = if encoder.is_some_and(|last| student <= last) { &of_source } else { &kept };
+            let mut states = flat(&own[student], kept, &recording);
             if let Some(projection) = leaves.projection((first + number) as u16) {
                 states = states.matmul(projection);
             }
-            (states, Tensor::from_inner(flat(&other[of], device)))
+            (states, Tensor::from_inner(flat(&other[of], kept, device)))
         };
         teacher.pairs.iter().enumerate().map(pair).collect()
     }

@@ -3,7 +3,7 @@
 use super::data::Samples;
 use crate::model::companions::Companions;
 use crate::model::families::has_classifier;
-use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::model::spec::{Head, ModelKind, ModelSpec, Stacks};
 use crate::progress::Progress;
 use crate::text::chat_template::ChatTemplate;
 use crate::text::conversations::{ConversationsError, SpokenFile, read_conversations};
@@ -123,6 +123,20 @@ pub enum SamplesError {
         /// Most classes.
         most: u64,
     },
+    /// A file without prompts and answers, for an encoder-decoder.
+    #[error(
+        "{}: the rows need `{}` and `{}`, since {family} is an encoder-decoder, which writes the one of the other; name other keys \
+         with --prompt-field and --answer-field",
+        path.display(), keys[0], keys[1]
+    )]
+    NoPairs {
+        /// The file.
+        path: PathBuf,
+        /// The model.
+        family: &'static str,
+        /// Keys of the text that is read and of the one that is written.
+        keys: [String; 2],
+    },
     /// The model is for another task.
     #[error("--task {task} does not suit this model; it can be trained for {can}")]
     Task {
@@ -140,7 +154,7 @@ pub enum SamplesError {
 pub fn own_task(spec: &ModelSpec) -> TrainTask {
     match (&spec.head, spec.kind) {
         (Head::Classifier { .. } | Head::LastClassifier { .. }, _) => TrainTask::Classify,
-        (_, ModelKind::Decoder) => TrainTask::Clm,
+        (_, ModelKind::Decoder | ModelKind::EncoderDecoder(_)) => TrainTask::Clm,
         _ => TrainTask::Mlm,
     }
 }
@@ -165,6 +179,42 @@ fn said_in(
     let Some(records) = find_reasoned(file, &data.reasoning)? else { return Ok(None) };
     let template = ChatTemplate::of(companions).map_err(ReasoningError::from)?;
     Ok(Some(records.spoken(&data.reasoning, template.as_ref(), tokenizer, (&spec.opening, &spec.ends))?))
+}
+
+/// Records of an encoder-decoder: prompts, and what is written of them.
+fn pairs(
+    data: &Data,
+    (spec, stacks): (&ModelSpec, Stacks),
+    tokenizer: &Tokenizer,
+    window: usize,
+    progress: &dyn Progress,
+) -> Result<ReadSamples, SamplesError> {
+    let (mut sequences, mut said, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    for file in &data.files {
+        let records = match data.form == TextForm::default() {
+            true => find_reasoned(file, &data.reasoning)?,
+            // Its texts are told apart otherwise than by prompts and answers.
+            false => None,
+        };
+        let records = records.ok_or_else(|| SamplesError::NoPairs {
+            path: file.clone(),
+            family: spec.family,
+            keys: [data.reasoning.prompt.clone(), data.reasoning.answer.clone()],
+        })?;
+        let mut spoken = records.pairs(&data.reasoning, tokenizer, (stacks.start, &spec.ends))?;
+        let lengths = |tokens: &[u32]| spec.split(tokens).map(|(source, target)| (source.len(), target.len()));
+        let fitting = spoken.fitting(lengths, spec.context, window);
+        if fitting.is_empty() {
+            return Err(SamplesError::NoAnswers { path: file.clone(), window });
+        }
+        spoken.notes.warn(progress);
+        files.push(spoken.notes);
+        for pair in fitting {
+            sequences.push(pair.tokens);
+            said.push(pair.said);
+        }
+    }
+    Ok(ReadSamples { samples: Samples::Answers { sequences, said }, files })
 }
 
 /// Windows of texts, and conversations. Where there are both, every token of a window is learned.
@@ -218,6 +268,9 @@ pub fn read(
         return Err(SamplesError::ReasoningTask { path: data.files.first().cloned().unwrap_or_default() });
     }
     match (task, &spec.head, spec.kind) {
+        (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::EncoderDecoder(stacks)) => {
+            pairs(data, (spec, stacks), tokenizer, window, progress)
+        }
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             causal(data, (spec, companions), tokenizer, window, progress)
         }
@@ -269,7 +322,7 @@ pub fn read(
 /// [`SamplesError::Task`].
 pub fn check_task(task: TrainTask, spec: &ModelSpec) -> Result<(), SamplesError> {
     match (task, &spec.head, spec.kind) {
-        (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder)
+        (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder | ModelKind::EncoderDecoder(_))
         | (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _)
         | (TrainTask::Classify, Head::Classifier { .. } | Head::LastClassifier { .. } | Head::Hidden, _) => Ok(()),
         (TrainTask::Classify, Head::LanguageModel { .. }, _) if has_classifier(spec.family) => Ok(()),

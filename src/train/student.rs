@@ -26,6 +26,11 @@ pub enum LayerError {
         /// The one after it.
         after: usize,
     },
+    /// A map of layers between models of two stacks.
+    #[error(
+        "a layer map is for models of one stack; leave it out: the layers of each stack are spread evenly over the teacher's"
+    )]
+    Stacks,
     /// The map has another length than the student.
     #[error("the layer map has {found} entries, the student {expected} layers; give one teacher layer for each")]
     MapLength {
@@ -92,6 +97,30 @@ pub fn hidden_pairs(
     };
     let pairs: BTreeMap<usize, usize> = std::iter::once((0, 0)).chain((1..=student_layers).zip(of)).collect();
     Ok(pairs.into_iter().collect())
+}
+
+/// [`hidden_pairs`] of two models; of encoder-decoders those of the encoders, then those of the decoders, counted as
+/// [`crate::model::forward::Output::hidden_states`] has them.
+///
+/// # Errors
+/// [`LayerError`]: a map that does not suit the models.
+pub fn state_pairs(
+    student: &ModelSpec,
+    teacher: &ModelSpec,
+    map: Option<&[usize]>,
+) -> Result<Vec<(usize, usize)>, LayerError> {
+    let all = [student, teacher].map(|spec| spec.layers.len());
+    if student.stacks().is_none() {
+        return hidden_pairs(all[0], all[1], map);
+    }
+    if map.is_some() {
+        return Err(LayerError::Stacks);
+    }
+    let encoders = [student, teacher].map(ModelSpec::encoder_layers);
+    let mut pairs = hidden_pairs(encoders[0], encoders[1], None)?;
+    let decoders = hidden_pairs(all[0] - encoders[0], all[1] - encoders[1], None)?;
+    pairs.extend(decoders.into_iter().map(|(own, other)| (encoders[0] + 1 + own, encoders[1] + 1 + other)));
+    Ok(pairs)
 }
 
 #[cfg(test)]

@@ -248,7 +248,7 @@ fn last_row(model: &Model, variant: &'static str) -> Vec<f32> {
     let (engine, tokens) = (loaded(model, variant), recorded_tokens(&model.spec));
     let all = match model.spec.kind {
         ModelKind::Decoder => in_pieces(&engine, &model.spec, &tokens, &[tokens.len()]),
-        ModelKind::Encoder => {
+        ModelKind::Encoder | ModelKind::EncoderDecoder(_) => {
             let shape = [1, tokens.len()];
             let mut inputs = vec![
                 ("input_ids".to_owned(), integers(&shape, tokens.iter().map(|&token| token as i32).collect())),

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_model_type_alone_is_the_model_of_its_class() {
         type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize, bool, &'static [u32]);
-        let cases: [(&str, Sizes); 27] = [
+        let cases: [(&str, Sizes); 28] = [
             ("bert", (30522, 768, 12, 12, 12, 64, 3072, 512, true, &[])),
             // Positions begin after padding's.
             ("camembert", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
@@ -125,6 +125,8 @@ mod tests {
             // Heads of 80, of which 20 turn.
             ("stablelm", (50304, 2560, 32, 32, 32, 80, 6912, 4096, false, &[0])),
             ("starcoder2", (49152, 3072, 30, 24, 2, 128, 12288, 4096, true, &[])),
+            // Both stacks.
+            ("t5", (32128, 512, 12, 8, 8, 64, 2048, 512, true, &[1])),
             ("xlm-roberta", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
         ];
         assert_eq!(cases.map(|(name, _)| name), FAMILIES.map(|family| family.model_type));

@@ -1,7 +1,8 @@
 //! Token sequences of one length, checked against a model once, and what attention derives from them.
 
-use crate::model::spec::{AttentionSpec, ModelSpec, RotarySpec};
+use crate::model::spec::{AttentionSpec, LayerSpec, ModelSpec, RotarySpec};
 use burn::tensor::{Device, Tensor, TensorData};
+use std::ops::Range;
 
 /// Added to scores that attention must not see. Finite, so that a row with nothing to see (before the first token of a
 /// sequence padded on the left) is uniform and not NaN.
@@ -46,6 +47,14 @@ pub enum BatchError {
         /// Mask entries.
         found: usize,
     },
+    /// A sequence of an encoder-decoder that is not a source with what is written of it.
+    #[error(
+        "a sequence that is not a text, token {start}, and what is written of that text; an encoder-decoder reads such pairs alone"
+    )]
+    NotAPair {
+        /// The token that begins what is written.
+        start: u32,
+    },
 }
 
 /// Token ids (batch, length), all of type 0, and which of them are padding.
@@ -57,10 +66,13 @@ pub struct Batch {
     sequences: usize,
     /// Position of the first tokens: how many a cache has read before them.
     start: usize,
+    /// What an encoder reads, of as many sequences; the tokens are then those of its decoder.
+    source: Option<Box<Batch>>,
 }
 
 impl Batch {
-    /// `tokens` are `sequences` sequences of one length, one after the other.
+    /// `tokens` are `sequences` sequences of one length, one after the other. Those of an encoder-decoder are pairs, see
+    /// [`ModelSpec::split`].
     pub fn new(spec: &ModelSpec, tokens: Vec<u32>, sequences: usize) -> Result<Self, BatchError> {
         Self::starting_at(spec, tokens, sequences, 0)
     }
@@ -79,6 +91,40 @@ impl Batch {
         if tokens.is_empty() || sequences == 0 || !tokens.len().is_multiple_of(sequences) {
             return Err(BatchError::Ragged { tokens: tokens.len(), sequences });
         }
+        match spec.stacks() {
+            Some(stacks) if start == 0 => {
+                let split = |sequence| spec.split(sequence).ok_or(BatchError::NotAPair { start: stacks.start });
+                let pairs = tokens.chunks_exact(tokens.len() / sequences).map(split).collect::<Result<Vec<_>, _>>()?;
+                Self::pairs(spec, &pairs)
+            }
+            _ => Self::of_stack(spec, tokens, sequences, start),
+        }
+    }
+
+    /// Sources of an encoder-decoder, each with what its decoder reads, padded to one length on either side.
+    pub fn pairs(spec: &ModelSpec, pairs: &[(&[u32], &[u32])]) -> Result<Self, BatchError> {
+        let source = Self::padded(spec, &pairs.iter().map(|(source, _)| *source).collect::<Vec<_>>())?;
+        let target = Self::padded(spec, &pairs.iter().map(|(_, target)| *target).collect::<Vec<_>>())?;
+        Ok(Batch { source: Some(Box::new(source)), ..target })
+    }
+
+    fn padded(spec: &ModelSpec, sequences: &[&[u32]]) -> Result<Self, BatchError> {
+        let length = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
+        let at = |sequence: &&[u32]| (0..length).map(|place| sequence.get(place).copied()).collect::<Vec<_>>();
+        let all: Vec<Option<u32>> = sequences.iter().flat_map(at).collect();
+        if let Some(ragged) = sequences.iter().find(|sequence| sequence.is_empty()) {
+            return Err(BatchError::Ragged { tokens: ragged.len(), sequences: 1 });
+        }
+        let mask = all.iter().map(Option::is_some).collect();
+        let tokens = all.into_iter().map(Option::unwrap_or_default).collect();
+        Self::of_stack(spec, tokens, sequences.len(), 0)?.with_mask(mask)
+    }
+
+    /// Tokens that one stack reads, as many of every sequence.
+    fn of_stack(spec: &ModelSpec, tokens: Vec<u32>, sequences: usize, start: usize) -> Result<Self, BatchError> {
+        if tokens.is_empty() {
+            return Err(BatchError::Ragged { tokens: 0, sequences });
+        }
         let (length, context) = (start + tokens.len() / sequences, spec.context);
         if length > context {
             return Err(BatchError::TooLong { length, context });
@@ -87,7 +133,7 @@ impl Batch {
             let (id, position) = (tokens[index], start + index);
             return Err(BatchError::Token { id, position, vocabulary: spec.vocabulary });
         }
-        Ok(Batch { tokens, mask: None, sequences, start })
+        Ok(Batch { tokens, mask: None, sequences, start, source: None })
     }
 
     /// With padding: `mask` is (batch, length), true where there is a token. Padded positions are not attended to; what
@@ -127,6 +173,11 @@ impl Batch {
         first + self.mask.as_ref().and_then(last).unwrap_or(length - 1)
     }
 
+    /// What the encoder of an encoder-decoder reads, where these tokens are its decoder's first.
+    pub fn source(&self) -> Option<&Batch> {
+        self.source.as_deref()
+    }
+
     /// Where there are tokens and not padding; `None` means everywhere.
     pub fn mask(&self) -> Option<&[bool]> {
         self.mask.as_deref()
@@ -141,28 +192,46 @@ pub struct AttentionContext {
     pub(super) layers: Vec<LayerContext>,
     /// (batch, length, 1): 1 where there is a token, 0 where there is padding; `None` without padding.
     pub(super) present: Option<Tensor<3>>,
+    /// What the decoder of an encoder-decoder attends to.
+    pub(super) memory: Option<Memory>,
+}
+
+/// What an encoder made of the sources of a batch.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    /// (batch, source length, hidden)
+    pub(super) states: Tensor<3>,
+    /// Added to scores, (batch, 1, 1, source length); `None` without padding.
+    pub(super) mask: Option<Tensor<4>>,
 }
 
 /// What attention of one layer derives from a batch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LayerContext {
-    /// (1 or batch, 1, 1 or length, keys), the keys being those of the cache that are still seen, and the batch's own;
-    /// `None` where everything is seen.
+    /// Added to scores, (1 or batch, 1 or heads, 1 or length, keys), the keys being those of the cache that are still seen, and
+    /// the batch's own; `None` where everything is seen alike.
     pub(super) mask: Option<Tensor<4>>,
     /// cos and sin, (1, 1, length, head_dim / 2) each.
     pub(super) rotary: Option<(Tensor<4>, Tensor<4>)>,
 }
 
 impl AttentionContext {
-    pub(super) fn new(spec: &ModelSpec, batch: &Batch, device: &Device) -> Self {
+    /// Of the layers that read the batch, the others are left empty. `bias` is added to the scores of all of them.
+    pub(super) fn new(spec: &ModelSpec, batch: &Batch, bias: Option<Tensor<4>>, device: &Device) -> Self {
         let [sequences, length] = batch.dims();
+        let reads = spec.layers_of(batch);
+        let causal = spec.is_causal(reads.start);
         let mut masks: Vec<(Option<usize>, Option<Tensor<4>>)> = Vec::new();
         let mut tables: Vec<(RotarySpec, usize, (Tensor<4>, Tensor<4>))> = Vec::new();
         let mut layer_context = |attention: &AttentionSpec| {
             let mask = match masks.iter().find(|(window, _)| *window == attention.window) {
                 Some((_, mask)) => mask.clone(),
                 None => {
-                    let mask = batch.scores_mask(spec.causal, attention.window, device);
+                    let mask = batch.scores_mask(causal, attention.window, device);
+                    let mask = match (mask, &bias) {
+                        (Some(mask), Some(bias)) => Some(mask + bias.clone()),
+                        (mask, bias) => mask.or_else(|| bias.clone()),
+                    };
                     masks.push((attention.window, mask.clone()));
                     mask
                 }
@@ -178,20 +247,21 @@ impl AttentionContext {
             });
             LayerContext { mask, rotary }
         };
+        let attention = |(n, layer): (usize, &LayerSpec)| layer.attention().filter(|_| reads.contains(&n)).copied();
+        let layers = spec.layers.iter().enumerate().map(attention);
         let layers =
-            spec.layers.iter().map(|layer| layer.attention().map_or_else(LayerContext::default, &mut layer_context));
-        let layers = layers.collect();
+            layers.map(|found| found.as_ref().map_or_else(LayerContext::default, &mut layer_context)).collect();
         let present = batch.mask.as_ref().map(|mask| {
             let values: Vec<f32> = mask.iter().map(|&token| f32::from(u8::from(token))).collect();
             Tensor::from_data(TensorData::new(values, [sequences, length, 1]), device)
         });
-        AttentionContext { layers, present }
+        AttentionContext { layers, present, memory: None }
     }
 }
 
 impl Batch {
     /// What is added to scores, (1 or batch, 1, 1 or length, keys); `None` where every position sees every key.
-    fn scores_mask(&self, causal: bool, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
+    pub(super) fn scores_mask(&self, causal: bool, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
         let [sequences, length] = self.dims();
         let everything = !causal && window.is_none();
         if self.mask.is_none() && (everything || length == 1) {
@@ -213,6 +283,18 @@ impl Batch {
             }
         }
         Some(Tensor::from_data(TensorData::new(values, [count, 1, rows, before + length]), device))
+    }
+}
+
+impl ModelSpec {
+    /// The layers that read a batch: all, but of an encoder-decoder those of the encoder for a batch of sources, which have no
+    /// sources themselves and begin at the first position, and those of the decoder for what it reads.
+    pub(super) fn layers_of(&self, batch: &Batch) -> Range<usize> {
+        match self.stacks() {
+            Some(stacks) if batch.source.is_none() && batch.start == 0 => 0..stacks.encoder_layers,
+            Some(stacks) => stacks.encoder_layers..self.layers.len(),
+            None => 0..self.layers.len(),
+        }
     }
 }
 

@@ -61,6 +61,31 @@ impl Operations for Forward<'_> {
         }
     }
 
+    fn attend_across(
+        &self,
+        layer: usize,
+        spec: &AttentionSpec,
+        input: Tensor<3>,
+        context: &AttentionContext,
+        past: Option<&mut LayerCache>,
+        observer: &mut dyn Observer,
+    ) -> Tensor<3> {
+        let mut project = |role, input: Tensor<3>, heads| {
+            heads_apart(self.linear(LinearId::layer(layer, role), input, observer), heads, spec.head_dim)
+        };
+        let query = project(Role::CrossQuery, input, spec.heads);
+        let mut of_source = || {
+            let Some(memory) = &context.memory else { unreachable!("a decoder reads its source first") };
+            [Role::CrossKey, Role::CrossValue].map(|role| project(role, memory.states.clone(), spec.key_value_heads))
+        };
+        let [key, value] = match past {
+            Some(past) => past.source.get_or_insert_with(of_source).clone(),
+            None => of_source(),
+        };
+        let mask = context.memory.as_ref().and_then(|memory| memory.mask.as_ref());
+        attend(spec, [query, key, value], mask)
+    }
+
     fn widen(&self, layer: usize, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let spec = &self.spec.layers[layer].ffn;
         let mut linear = |role, input| self.linear(LinearId::layer(layer, role), input, observer);
@@ -97,7 +122,7 @@ impl Forward<'_> {
     ) -> Tensor<3> {
         let layer_norm = self.spec().layers[layer].norm;
         let [batch, length, _] = input.dims();
-        let (heads, shared, width) = (spec.heads, spec.key_value_heads, spec.head_dim);
+        let width = spec.head_dim;
         let mut project = |role, heads: usize, norm: Option<NormSite>| -> Tensor<4> {
             let mut projected = self.linear(LinearId::layer(layer, role), input.clone(), observer);
             if let Some((site, kind)) = norm.zip(spec.query_key_norm) {
@@ -108,9 +133,9 @@ impl Forward<'_> {
             }
             projected.reshape([batch, length, heads, width]).swap_dims(1, 2)
         };
-        let mut query = project(Role::Query, heads, Some(NormSite::Query));
-        let mut key = project(Role::Key, shared, Some(NormSite::Key));
-        let value = project(Role::Value, shared, None);
+        let mut query = project(Role::Query, spec.heads, Some(NormSite::Query));
+        let mut key = project(Role::Key, spec.key_value_heads, Some(NormSite::Key));
+        let value = project(Role::Value, spec.key_value_heads, None);
         if let Some((cos, sin)) = &context.rotary {
             query = rotate(query, cos, sin);
             key = rotate(key, cos, sin);
@@ -120,23 +145,7 @@ impl Forward<'_> {
             Some(past) => past.extend(key, value, spec.window),
             None => (key, value),
         };
-        let keys = key.dims()[2];
-        // The query heads of one key head are rows of one product, so that keys and values are never repeated:
-        // (batch, key_value_heads, heads / key_value_heads · length, head_dim).
-        let rows = heads / shared * length;
-        let query = (query * spec.score_scale).reshape([batch, shared, rows, width]);
-        let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, keys]);
-        let scores = match spec.score_cap {
-            Some(cap) => (scores / cap).tanh() * cap,
-            None => scores,
-        };
-        let scores = match &context.mask {
-            Some(mask) => scores + mask.clone(),
-            None => scores,
-        };
-        let weights = activation::softmax(scores, 3).reshape([batch, shared, rows, keys]);
-        let mixed = weights.matmul(value).reshape([batch, heads, length, width]);
-        mixed.swap_dims(1, 2).reshape([batch, length, heads * width])
+        attend(spec, [query, key, value], context.mask.as_ref())
     }
 
     /// c · conv(b · x) with (b, c, x) = in(input): output t of the convolution is Σ_j kernel[j] · input[t − taps + 1 + j],
@@ -176,6 +185,39 @@ impl Forward<'_> {
         }
         part(1) * sum
     }
+}
+
+/// (batch, heads, length, head_dim) of (batch, length, heads · head_dim).
+pub(super) fn heads_apart(rows: Tensor<3>, heads: usize, head_dim: usize) -> Tensor<4> {
+    let [batch, length, _] = rows.dims();
+    rows.reshape([batch, length, heads, head_dim]).swap_dims(1, 2)
+}
+
+/// softmax(query · keyᵀ · scale + added) · value, (batch, length, heads · head_dim), of queries (batch, heads, length, head_dim) and
+/// keys and values (batch, key_value_heads, keys, head_dim).
+pub(super) fn attend(
+    spec: &AttentionSpec,
+    [query, key, value]: [Tensor<4>; 3],
+    added: Option<&Tensor<4>>,
+) -> Tensor<3> {
+    let [batch, heads, length, width] = query.dims();
+    let [_, shared, keys, _] = key.dims();
+    // The query heads of one key head are rows of one product, so that keys and values are never repeated:
+    // (batch, key_value_heads, heads / key_value_heads · length, head_dim).
+    let rows = heads / shared * length;
+    let query = (query * spec.score_scale).reshape([batch, shared, rows, width]);
+    let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, keys]);
+    let scores = match spec.score_cap {
+        Some(cap) => (scores / cap).tanh() * cap,
+        None => scores,
+    };
+    let scores = match added {
+        Some(added) => scores + added.clone(),
+        None => scores,
+    };
+    let weights = activation::softmax(scores, 3).reshape([batch, shared, rows, keys]);
+    let mixed = weights.matmul(value).reshape([batch, heads, length, width]);
+    mixed.swap_dims(1, 2).reshape([batch, length, heads * width])
 }
 
 /// Rotates pairs (i, i + head_dim / 2) of (batch, heads, length, head_dim).

@@ -4,7 +4,7 @@
 
 use super::batch::{Batch, BatchError, kept_before};
 use super::layer::Operations;
-use super::{Forward, Unobserved};
+use super::{AttentionContext, Forward, Unobserved};
 use crate::model::spec::{ModelKind, ModelSpec};
 use burn::tensor::{Tensor, s};
 use std::ops::Range;
@@ -37,6 +37,9 @@ pub enum CacheError {
 #[derive(Clone, Debug)]
 pub struct Cache {
     read: usize,
+    /// Tokens of the source that an encoder has read.
+    source: usize,
+    /// Of the decoder's layers.
     layers: Vec<LayerCache>,
 }
 
@@ -47,14 +50,17 @@ impl Cache {
     /// [`CacheError::Encoder`]
     pub fn new(spec: &ModelSpec) -> Result<Self, CacheError> {
         match spec.kind {
-            ModelKind::Decoder => Ok(Cache { read: 0, layers: vec![LayerCache::default(); spec.layers.len()] }),
+            ModelKind::Decoder | ModelKind::EncoderDecoder(_) => {
+                let decoder = spec.layers.len() - spec.encoder_layers();
+                Ok(Cache { read: 0, source: 0, layers: vec![LayerCache::default(); decoder] })
+            }
             ModelKind::Encoder => Err(CacheError::Encoder { family: spec.family }),
         }
     }
 
-    /// Tokens read so far.
+    /// Tokens read so far, an encoder's among them.
     pub fn read(&self) -> usize {
-        self.read
+        self.source + self.read
     }
 }
 
@@ -65,6 +71,8 @@ pub(super) struct LayerCache {
     values: Positions,
     /// (1, taps − 1, hidden), oldest first; zeros where absent.
     pub(super) inputs: Option<Tensor<3>>,
+    /// Keys and values of an encoder's states, which no token changes.
+    pub(super) source: Option<[Tensor<4>; 2]>,
 }
 
 impl LayerCache {
@@ -113,7 +121,7 @@ impl Positions {
 }
 
 impl Forward<'_> {
-    /// Reads a text's next tokens, a whole prompt or one, and returns the logits after the last of them, (vocabulary).
+    /// Reads a text's next tokens, a whole prompt or one, of an encoder-decoder first a source with what its decoder begins with, and returns the logits after the last of them, (vocabulary).
     /// `cache` is of the same model, and unchanged where this fails.
     ///
     /// # Errors
@@ -126,15 +134,23 @@ impl Forward<'_> {
 
     fn read_pieces(&self, cache: &mut Cache, tokens: &[u32]) -> Result<Vec<f32>, CacheError> {
         let mut last = None;
-        for piece in tokens.chunks(PIECE) {
+        let (first, size) = match self.spec().stacks() {
+            // A source is read whole.
+            Some(stacks) => (stacks.encoder_layers, tokens.len()),
+            None => (0, PIECE),
+        };
+        for piece in tokens.chunks(size) {
             let batch = Batch::after(self.spec(), cache.read, piece)?;
-            let context = self.context(&batch);
+            let memory = batch.source().map(|source| self.memory(source, &mut Vec::new(), &mut Unobserved));
+            let context = AttentionContext { memory, ..self.context(&batch) };
             let mut hidden = self.embed(&batch);
             for (layer, past) in cache.layers.iter_mut().enumerate() {
-                hidden = self.layer(layer, hidden, &context, Some(past), &mut Unobserved);
+                hidden = self.layer(first + layer, hidden, &context, Some(past), &mut Unobserved);
             }
-            cache.read += piece.len();
-            last = Some(hidden.narrow(1, piece.len() - 1, 1));
+            let [_, length] = batch.dims();
+            cache.read += length;
+            cache.source += piece.len() - length;
+            last = Some(hidden.narrow(1, length - 1, 1));
         }
         // The caller has refused an empty list, so there is a last piece.
         let Some(hidden) = last else { return Ok(Vec::new()) };

@@ -10,12 +10,12 @@ pub use weights::FusedWeights;
 
 use super::batch::rotary_values;
 use super::layer::Operations;
-use super::{Batch, Observer, Output, Unobserved, token_types};
+use super::{Batch, Observer, Output, Unobserved, bias_classes, final_site, token_types};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
     Activation, AttentionSpec, ClassifierState, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec,
 };
-use burn::tensor::DataError;
+use burn::tensor::{DataError, Tensor};
 use slm_fused::activation::{activate, cap, tanh};
 use slm_fused::embedding::{Embedding, embed, mean_of, select};
 use slm_fused::linear::{Linear, linear};
@@ -54,6 +54,17 @@ pub(super) struct Context {
     /// By layer; `None` for one without rotation.
     rotary: Vec<Option<Tables>>,
     present: Option<Arc<Vec<bool>>>,
+    /// Of encoder-decoders, whose attention is burn's.
+    pairs: Option<Box<Pairs>>,
+}
+
+/// What the layers of an encoder-decoder need of a batch.
+#[derive(Clone)]
+pub(super) struct Pairs {
+    /// Added to the scores of a layer's own positions, (1 or batch, 1 or heads, 1 or length, length).
+    added: Option<Tensor<4>>,
+    /// The encoder's states, and what is added to scores of them, for layers that attend to them.
+    memory: Option<(Value, Option<Tensor<4>>)>,
 }
 
 impl Context {
@@ -71,7 +82,7 @@ impl Context {
             Some(values)
         };
         let rotary = spec.layers.iter().map(|layer| layer.attention().and_then(&mut table)).collect();
-        Context { sequences, length, rotary, present: batch.mask().map(|mask| Arc::new(mask.to_vec())) }
+        Context { sequences, length, rotary, present: batch.mask().map(|mask| Arc::new(mask.to_vec())), pairs: None }
     }
 }
 
@@ -131,6 +142,13 @@ impl<'a> FusedForward<'a> {
 
     /// Embeddings and layers; in the graph of `root`, where that is recorded.
     pub(crate) fn states(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> States {
+        if let Some(source) = batch.source() {
+            let mut hidden_states = Vec::new();
+            let memory = self.stack(source, None, root, &mut hidden_states, observer);
+            let mask = source.scores_mask(false, None, &root.clone().into_tensor::<1>().device());
+            let last = self.stack(batch, Some((memory, mask)), root, &mut hidden_states, observer);
+            return States { hidden_states, last, exits: Vec::new() };
+        }
         let context = Context::new(self.spec, batch);
         let (mut hidden_states, mut exits) = (Vec::new(), Vec::new());
         let cuts = self.cut && !self.keep_hidden_states && root.is_recorded();
@@ -175,6 +193,57 @@ impl<'a> FusedForward<'a> {
             hidden_states.push(hidden.clone());
         }
         States { hidden_states, last: hidden, exits }
+    }
+
+    /// A stack of an encoder-decoder: embeddings, the layers that read the batch, and the norm after them.
+    fn stack(
+        &self,
+        batch: &Batch,
+        memory: Option<(Value, Option<Tensor<4>>)>,
+        root: &Value,
+        hidden_states: &mut Vec<Value>,
+        observer: &mut dyn Observer,
+    ) -> Value {
+        let layers = self.spec.layers_of(batch);
+        let device = root.clone().into_tensor::<1>().device();
+        let mask = batch.scores_mask(self.spec.is_causal(layers.start), None, &device);
+        let added = match (mask, self.bias(batch, root)) {
+            (Some(mask), Some(bias)) => Some(mask + bias),
+            (mask, bias) => mask.or(bias),
+        };
+        let context = Context { pairs: Some(Box::new(Pairs { added, memory })), ..Context::new(self.spec, batch) };
+        let mut hidden = self.embed(batch, root);
+        let site = final_site(self.spec, layers.end);
+        for layer in layers {
+            if self.keep_hidden_states {
+                hidden_states.push(hidden.clone());
+                hidden = apart(&hidden);
+            }
+            hidden = self.layer(layer, hidden, &context, None, observer);
+        }
+        if let Some(norm) = self.spec.final_norm {
+            hidden = self.norm(&hidden, norm, None, site);
+        }
+        if self.keep_hidden_states {
+            hidden_states.push(hidden.clone());
+        }
+        hidden
+    }
+
+    /// What is added to the scores of a batch, (1, heads, length, length), in the graph of `root`.
+    fn bias(&self, batch: &Batch, root: &Value) -> Option<Tensor<4>> {
+        let classes = bias_classes(self.spec, batch)?;
+        let embedding = Embedding {
+            table: self.weights.matrix(LinearId::global(classes.table)).clone(),
+            scale: 1.0,
+            types: None,
+            type_of: None,
+            positions: None,
+            tokens: classes.rows,
+            dims: [classes.queries, classes.keys, classes.heads],
+            start: 0,
+        };
+        Some(embed(embedding, root).into_tensor::<3>().permute([2, 0, 1]).unsqueeze::<4>())
     }
 
     /// What the last product reads, (rows, width): the chosen rows of (batch · length) finished states, a classifier's of

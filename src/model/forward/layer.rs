@@ -6,11 +6,13 @@
 //!         enter    Mix                                MixOutput               Ffn                     FfnOutput
 //! ```
 //!
+//! A decoder's layer of an encoder-decoder has two steps more before the network: attention to the encoder's states and its output.
+//!
 //! A layer may halt before every step, with values of its own changed in between: calibration does, for many sequences.
 
 use super::Observer;
 use crate::model::id::{LinearId, NormSite, Role};
-use crate::model::spec::{LayerSpec, Mixer, ModelSpec, Norm, NormPlacement};
+use crate::model::spec::{AttentionSpec, LayerSpec, Mixer, ModelSpec, Norm, NormPlacement};
 
 /// A part of a layer, named for the linears whose input it begins with. In the order of [`Step::ALL`] they are the inputs
 /// of a layer of [`crate::model::graph::Graph`].
@@ -20,6 +22,10 @@ pub enum Step {
     Mix,
     /// The linear after.
     MixOutput,
+    /// The query of attention to the encoder's states, whose keys and values are read from those.
+    Cross,
+    /// The linear after.
+    CrossOutput,
     /// Up, and gate.
     Ffn,
     /// Down.
@@ -27,8 +33,10 @@ pub enum Step {
 }
 
 impl Step {
-    /// A layer.
+    /// A layer of a model with one stack, or of an encoder.
     pub const ALL: [Step; 4] = [Step::Mix, Step::MixOutput, Step::Ffn, Step::FfnOutput];
+    /// A layer that attends to an encoder's states.
+    const ACROSS: [Step; 6] = [Step::Mix, Step::MixOutput, Step::Cross, Step::CrossOutput, Step::Ffn, Step::FfnOutput];
 }
 
 /// A layer computed up to the input of a step's linears. After the last step both are the layer's output.
@@ -80,6 +88,18 @@ pub(super) trait Operations {
         observer: &mut dyn Observer,
     ) -> Self::Value;
 
+    /// From the query's input to that of the linear after: attention to the encoder's states, which the context has, or their keys
+    /// and values, which `past` has kept.
+    fn attend_across(
+        &self,
+        layer: usize,
+        spec: &AttentionSpec,
+        input: Self::Value,
+        context: &Self::Context,
+        past: Option<&mut Self::Past>,
+        observer: &mut dyn Observer,
+    ) -> Self::Value;
+
     /// act(up(x)), or act(gate(x)) · up(x).
     fn widen(&self, layer: usize, input: Self::Value, observer: &mut dyn Observer) -> Self::Value;
 
@@ -107,17 +127,29 @@ pub(super) trait Operations {
         let spec = &self.model().layers[layer];
         match step {
             Step::Mix => Halted { input: self.mix(layer, input, context, past, observer), hidden },
+            Step::Cross => match &spec.mixer {
+                Mixer::Attention(attention) => {
+                    Halted { input: self.attend_across(layer, attention, input, context, past, observer), hidden }
+                }
+                Mixer::Conv(_) => Halted { input, hidden },
+            },
             Step::Ffn => Halted { input: self.widen(layer, input, observer), hidden },
+            Step::CrossOutput => {
+                let sites = [NormSite::Cross; 2];
+                let hidden = self.onto_residual(layer, Role::CrossOutput, Halted { hidden, input }, sites, observer);
+                Halted { input: self.next_input(spec, &hidden, layer, NormSite::Ffn), hidden }
+            }
             Step::MixOutput => {
                 let (role, of_output) = match spec.mixer {
                     Mixer::Attention(_) => (Role::Output, NormSite::AttentionOutput),
                     Mixer::Conv(_) => (Role::ConvOut, NormSite::Conv),
                 };
                 let sites = [before(spec), of_output];
-                let of_network = |hidden: &Self::Value| match spec.norm_placement.is_before_network() {
-                    true => self.layer_norm(spec, hidden, layer, spec.norm_placement.of_network()),
-                    false => hidden.clone(),
+                let next = match self.model().attends_across(layer) {
+                    true => NormSite::Cross,
+                    false => spec.norm_placement.of_network(),
                 };
+                let of_network = |hidden: &Self::Value| self.next_input(spec, hidden, layer, next);
                 // Side by side, the network reads what attention has read.
                 let beside = spec.norm_placement.is_side_by_side().then(|| of_network(&hidden));
                 let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, observer);
@@ -141,7 +173,8 @@ pub(super) trait Operations {
         observer: &mut dyn Observer,
     ) -> Self::Value {
         let mut halted = self.enter(layer, hidden, context);
-        for step in Step::ALL {
+        let steps: &[Step] = if self.model().attends_across(layer) { &Step::ACROSS } else { &Step::ALL };
+        for &step in steps {
             halted = self.step(layer, step, halted, context, past.as_deref_mut(), observer);
         }
         halted.hidden
@@ -169,6 +202,14 @@ pub(super) trait Operations {
                 let output = self.project(id, &input, None, observer);
                 self.sum(hidden, self.layer_norm(spec, &output, layer, of_output))
             }
+        }
+    }
+
+    /// What the next part reads of the residual stream.
+    fn next_input(&self, spec: &LayerSpec, hidden: &Self::Value, layer: usize, site: NormSite) -> Self::Value {
+        match spec.norm_placement.is_before_network() {
+            true => self.layer_norm(spec, hidden, layer, site),
+            false => hidden.clone(),
         }
     }
 

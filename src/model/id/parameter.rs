@@ -38,10 +38,14 @@ pub enum NormSite {
     AttentionOutput,
     /// Before a short convolution.
     Conv,
+    /// Before attention to the encoder's states.
+    Cross,
     /// Before the feed-forward network, or after its residual sum where norms stand there.
     Ffn,
     /// On the output of the feed-forward network, before its residual sum.
     FfnOutput,
+    /// After the last layer of the encoder of an encoder-decoder.
+    Encoder,
     /// After the last layer.
     Final,
     /// Inside the head of a masked language model.
@@ -50,15 +54,17 @@ pub enum NormSite {
 
 impl NormSite {
     /// Every site, in forward order.
-    pub const ALL: [NormSite; 10] = [
+    pub const ALL: [NormSite; 12] = [
         NormSite::Embedding,
         NormSite::Attention,
         NormSite::Query,
         NormSite::Key,
         NormSite::AttentionOutput,
         NormSite::Conv,
+        NormSite::Cross,
         NormSite::Ffn,
         NormSite::FfnOutput,
+        NormSite::Encoder,
         NormSite::Final,
         NormSite::MlmTransform,
     ];
@@ -139,8 +145,10 @@ impl fmt::Display for ParameterId {
                     NormSite::Key => "attn.k_norm",
                     NormSite::AttentionOutput => "attn.out_norm",
                     NormSite::Conv => "conv.norm",
+                    NormSite::Cross => "attn.cross_norm",
                     NormSite::Ffn => "ffn.norm",
                     NormSite::FfnOutput => "ffn.out_norm",
+                    NormSite::Encoder => "encoder.norm",
                     NormSite::Final => "final.norm",
                     NormSite::MlmTransform => "head.mlm_norm",
                 };

@@ -6,7 +6,7 @@ use crate::model::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part,
 
 impl LayerSpec {
     /// Every norm of the layer with its width, in forward order.
-    fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
+    fn norms(&self, hidden: usize, across: bool) -> Vec<(NormSite, usize)> {
         let added = self.norm_placement.is_on_added();
         let own = self.norm_placement != NormPlacement::Added;
         let first = own && self.norm_placement != NormPlacement::Network;
@@ -29,6 +29,7 @@ impl LayerSpec {
             }
             Mixer::Conv(_) => out.push((NormSite::Conv, hidden)),
         }
+        out.extend((own && across).then_some((NormSite::Cross, hidden)));
         out.extend(of_network.then_some((NormSite::Ffn, hidden)));
         out.extend(added.then_some((NormSite::FfnOutput, hidden)));
         out
@@ -126,8 +127,11 @@ impl ModelSpec {
             (Some(n), role) => {
                 let layer = &self.layers[n as usize];
                 match (role, &layer.mixer) {
-                    (Role::Query | Role::Key | Role::Value, Mixer::Attention(attention)) => attention.input_bias,
-                    (Role::Output, Mixer::Attention(attention)) => attention.output_bias,
+                    (
+                        Role::Query | Role::Key | Role::Value | Role::CrossQuery | Role::CrossKey | Role::CrossValue,
+                        Mixer::Attention(attention),
+                    ) => attention.input_bias,
+                    (Role::Output | Role::CrossOutput, Mixer::Attention(attention)) => attention.output_bias,
                     (Role::ConvIn | Role::ConvOut, Mixer::Conv(conv)) => conv.bias,
                     (Role::ExitPooler | Role::ExitClassifier, _) => true,
                     _ => layer.ffn.bias,
@@ -151,8 +155,10 @@ impl ModelSpec {
         let of_embeddings = |norm| (None, NormSite::Embedding, norm, self.embedding_width);
         out.extend(self.embedding_norm.map(of_embeddings));
         for (n, layer) in self.layers.iter().enumerate() {
-            out.extend(layer.norms(hidden).into_iter().map(|(site, width)| (Some(n as u16), site, layer.norm, width)));
+            let norms = layer.norms(hidden, self.attends_across(n));
+            out.extend(norms.into_iter().map(|(site, width)| (Some(n as u16), site, layer.norm, width)));
         }
+        out.extend(self.stacks().and(self.final_norm).map(|norm| (None, NormSite::Encoder, norm, hidden)));
         out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm, hidden)));
         let of_head = match self.head {
             Head::MaskedLanguageModel { norm, .. } => Some(norm),
@@ -169,7 +175,7 @@ impl ModelSpec {
         let norm = match (layer, site) {
             (Some(n), _) => self.layers.get(n as usize).map(|layer| layer.norm),
             (None, NormSite::Embedding) => self.embedding_norm,
-            (None, NormSite::Final) => self.final_norm,
+            (None, NormSite::Final | NormSite::Encoder) => self.final_norm,
             (None, _) => None,
         };
         norm.is_some_and(|norm| norm.kind == NormKind::RmsOnePlus)

@@ -224,7 +224,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
     let template = match model.spec.kind {
         ModelKind::Decoder => ChatTemplate::usable(&model.companions)?,
-        ModelKind::Encoder => None,
+        ModelKind::Encoder | ModelKind::EncoderDecoder(_) => None,
     };
     let frame = template.as_ref().map(ChatFrame::of);
     let not_fixed = frame.as_ref().and_then(|frame| frame.as_ref().err()).map(ToString::to_string);
@@ -331,6 +331,7 @@ fn summary(model: &Model, compiled: &Compiled) -> String {
     let kind = match model.spec.kind {
         ModelKind::Decoder => "A decoder",
         ModelKind::Encoder => "An encoder",
+        ModelKind::EncoderDecoder(_) => "An encoder-decoder",
     };
     let context = grouped(compiled.footprint.context as u64);
     format!("{kind} of {parameters} parameters at {bits_per_weight:.2} bits each, for {context} tokens")
@@ -372,7 +373,7 @@ fn sampling(model: &Model) -> Result<Option<Vec<u8>>, StageError> {
             let generation = generation::read(&model.companions).map_err(ModelFormatError::from)?;
             sampling_section(&generation.sampling)
         }
-        ModelKind::Encoder => None,
+        ModelKind::Encoder | ModelKind::EncoderDecoder(_) => None,
     })
 }
 

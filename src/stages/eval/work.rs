@@ -17,6 +17,7 @@ use crate::eval::routing::ConfidenceMetrics;
 use crate::eval::spans::SpansReport;
 use crate::eval::token_labels::TokensReport;
 use crate::eval::{EvalError, Forward, SCHEMA};
+use crate::model::spec::Stacks;
 use crate::progress::Progress;
 use crate::report::{Report, Table};
 use crate::stages::StageError;
@@ -228,6 +229,9 @@ impl<'w> Work<'w> {
 
     fn language_model(&self) -> Done {
         let Work { options, model, tokenizer, progress, .. } = *self;
+        if let Some(stacks) = model.stacks {
+            return self.pairs(stacks);
+        }
         if let Some(conversations) = find_conversations(&options.data, options.form.field.as_deref())? {
             return self.conversations(conversations);
         }
@@ -258,16 +262,51 @@ impl<'w> Work<'w> {
         }
         file.notes.warn(progress);
         options.windows.take(&mut spoken, options.max_windows);
+        self.said(spoken, file.notes)
+    }
+
+    /// What is written of every source, given the source and what is written before it.
+    fn pairs(&self, stacks: Stacks) -> Done {
+        let Work { options, model, tokenizer, progress, .. } = *self;
+        let found = match options.form == TextForm::default() {
+            true => find_reasoned(&options.data, &options.records).map_err(SamplesError::from)?,
+            false => None,
+        };
+        let records = found.ok_or_else(|| SamplesError::NoPairs {
+            path: options.data.clone(),
+            family: "the model",
+            keys: [options.records.prompt.clone(), options.records.answer.clone()],
+        })?;
+        let pairs = records.pairs(&options.records, tokenizer, (stacks.start, &model.ends));
+        let mut file = pairs.map_err(SamplesError::from)?;
+        let lengths = |tokens: &[u32]| {
+            let written = model.positions(tokens);
+            Some((tokens.len() - written, written))
+        };
+        let mut spoken = file.fitting(lengths, self.context(), options.window);
+        if spoken.is_empty() {
+            return Err(SamplesError::NoAnswers { path: options.data.clone(), window: options.window }.into());
+        }
+        file.notes.warn(progress);
+        options.windows.take(&mut spoken, options.max_windows);
+        self.said(spoken, file.notes)
+    }
+
+    /// Predictions of what is said in sequences.
+    fn said(&self, spoken: Vec<Spoken>, notes: ReadNotes) -> Done {
+        let Work { model, progress, .. } = *self;
         let targets = |spoken: &Spoken| -> Targets {
+            // An encoder gives no rows.
+            let source = spoken.tokens.len() - model.positions(&spoken.tokens);
             let places = (1..spoken.tokens.len()).filter(|&place| spoken.said[place]);
-            places.map(|place| (place - 1, spoken.tokens[place])).collect()
+            places.map(|place| (place - 1 - source, spoken.tokens[place])).collect()
         };
         let targets: Vec<Targets> = spoken.iter().map(targets).collect();
         let sequences: Vec<Vec<u32>> = spoken.into_iter().map(|spoken| spoken.tokens).collect();
         let metrics = lm::evaluate_targets(self.models(), &sequences, &targets, progress)
             .map_err(|source| self.failed(source))?;
         let report = LmReport { metrics, answers_only: true, subject: model.subject.clone() };
-        Ok((Measured::Lm(report), file.notes))
+        Ok((Measured::Lm(report), notes))
     }
 
     /// The texts of an encoder as tokens.
@@ -404,8 +443,10 @@ impl<'w> Work<'w> {
             Err(EvalError::NoChatTemplate { .. }) => false,
             Err(error) => return Err(error.into()),
         };
+        let template = template && model.stacks.is_none();
         let prompt = |text: String| match template {
             true => Prompt::Chat(Conversation { moment: Some(Moment::from_unix(0)), ..Conversation::ask(None, &text) }),
+            false if model.stacks.is_some() => Prompt::Text(text),
             false => Prompt::Text(text + "\n"),
         };
         let reasoned = file.records.iter().any(|record| record.reasoning.is_some());
@@ -478,6 +519,13 @@ fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<bool, StageEr
         if !same {
             return Err(differs("vocabulary", ours.to_string(), theirs.to_string()));
         }
+    }
+    if model.stacks.map(|stacks| stacks.start) != reference.stacks.map(|stacks| stacks.start) {
+        let of = |model: &OpenedModel| match model.stacks {
+            Some(stacks) => format!("encoder and decoder, begun by token {}", stacks.start),
+            None => "one stack".to_owned(),
+        };
+        return Err(differs("stacks", of(model), of(reference)));
     }
     if model.task != reference.task {
         return Err(differs("what comes out", format!("{:?}", model.task), format!("{:?}", reference.task)));

@@ -1,10 +1,11 @@
 //! What is said of a training run before any work: settings that do not suit the models, the memory that it needs, what it
 //! will take.
 
-use super::TrainOptions;
+use super::{Start, TrainOptions};
 use crate::model::device::Backend;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::Sparsity;
+use crate::stages::arguments::scope::LoraOutput;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::prediction::{self, Prediction};
 use crate::stages::stage::Faults;
@@ -69,6 +70,7 @@ pub fn check_need(
     if student.kind == ModelKind::Decoder {
         faults.check("", need.check(options.max_ram));
     }
+    check_stacks(options, student, faults);
     let loss = &options.settings.loss;
     for teacher in teachers {
         faults.check("relations", Relations::of(student, teacher, loss));
@@ -81,6 +83,26 @@ pub fn check_need(
     // Values and both moments.
     let state_bytes = Some(12 * scope.trained_count(student));
     Prediction { peak_memory_bytes, state_bytes, ..prediction::training(student, run, &options.settings) }
+}
+
+/// Notes what training does not do with an encoder-decoder.
+fn check_stacks(options: &TrainOptions, student: &ModelSpec, faults: &mut Faults) {
+    if student.stacks().is_none() {
+        return;
+    }
+    let family = student.family;
+    let loss = &options.settings.loss;
+    let cut = matches!(options.start, Start::Cut(_) | Start::CutTo(..));
+    let refused = [
+        (loss.uses(LossKind::Relations), "relations", "--relations"),
+        (options.settings.recompute, "recompute", "--recompute"),
+        (options.privacy.is_some(), "dp-epsilon", "--dp-epsilon"),
+        (options.lora_output == LoraOutput::Adapter, "lora-output", "--lora-output adapter"),
+        (cut, "init", "a student that is cut out of its teacher"),
+    ];
+    for (_, name, option) in refused.into_iter().filter(|(asked, ..)| *asked) {
+        faults.add(name, TrainError::EncoderDecoder { option, family });
+    }
 }
 
 /// The need of a changed model that is trained back with itself as it was as teacher.

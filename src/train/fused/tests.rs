@@ -18,7 +18,7 @@ use crate::train::plain::OnWorkers;
 use crate::train::privacy::samplewise::Samplewise;
 use crate::train::scope::{LoraSettings, Scope, ScopeSettings};
 use crate::train::settings::Settings;
-use crate::train::student::hidden_pairs;
+use crate::train::student::state_pairs;
 use crate::train::trainer::Teacher;
 use crate::workers::pool::Workers;
 use slm_runtime::sample::random_u64;
@@ -98,7 +98,7 @@ impl Case {
             None => (spec, None),
         };
         let weights = DenseWeights::from_values(of_teacher, &device, teacher).unwrap();
-        let pairs = hidden_pairs(spec.layers.len(), spec.layers.len(), None).unwrap();
+        let pairs = state_pairs(spec, of_teacher, None).unwrap();
         let parts = &self.parts;
         let run = Run {
             spec,
@@ -345,6 +345,32 @@ fn tables_padded_to_different_sizes_have_the_gradients_of_burns_own_operations()
         let found = case.fused(&case.values);
         let expected = case.gradients(&case.values, "flex", false);
         same(&found, &expected, 3e-5, &format!("{rows} rows more, {shared} shared"));
+    }
+}
+
+/// Pairs of uneven lengths, with padding on either side; the tables of positions and the encoder, which the decoder's layers all
+/// read, have gradients too.
+#[test]
+fn encoder_decoders_have_the_gradients_of_burns_own_operations() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden-pairs");
+    for folder in ["t5", "t5-gated-untied"] {
+        let loss = LossWeights::NONE.with(LossKind::CrossEntropy, 1.0).with(LossKind::Divergence, 0.5);
+        let loss = loss.with(LossKind::Hidden, 0.3);
+        let mut case = Case::new(&golden.join(folder), false, loss);
+        let texts = sequences(case.model.spec.vocabulary - 3, &[9, 4, 12, 7, 17, 6, 3, 11]);
+        let pairs = texts.chunks_exact(2).map(|pair| {
+            let text = |text: &Vec<u32>| text.iter().map(|token| token + 3).collect::<Vec<u32>>();
+            let source = text(&pair[0]);
+            let said: Vec<bool> = (0..=source.len() + pair[1].len()).map(|place| place > source.len()).collect();
+            ([&source[..], &[0], &text(&pair[1])].concat(), said)
+        });
+        let (sequences, said) = pairs.unzip();
+        case.samples = Samples::Answers { sequences, said };
+        let found = case.fused(&case.values);
+        assert!(found.0.values().all(|gradient| gradient.iter().any(|value| *value != 0.0)), "{folder}");
+        for (name, tolerance) in TOLERANCES {
+            same(&found, &case.gradients(&case.values, name, false), tolerance, &format!("{folder} on {name}"));
+        }
     }
 }
 

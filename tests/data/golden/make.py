@@ -166,6 +166,18 @@ CHECKPOINTS = {
     "nomic-bert-classifier": ("NomicBertConfig", "NomicBertForSequenceClassification",
                               {**NOMIC, "num_labels": LABELS}, F16),
 }
+# Encoder-decoders, in the folder golden-pairs beside this one. Few buckets and a short distance, so that every class is met.
+T5 = {"vocab_size": VOCABULARY, "d_model": 40, "d_kv": 12, "d_ff": 56, "num_heads": 4, "num_layers": 2,
+      "num_decoder_layers": 3, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+      "n_positions": CONTEXT, "decoder_start_token_id": 0}
+PAIRS = {
+    "t5": ("T5Config", "T5ForConditionalGeneration", T5, F16),
+    "t5-gated-untied": ("T5Config", "T5ForConditionalGeneration",
+                        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, F16),
+}
+# What stands before the place in the list of pairs in a seed.
+PAIRS_SEED = 1001
+TARGET_LENGTH = 19
 PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1, "llama-classifier-padded": 0, "gemma3-embedding-padded": 0,
           "modernbert-mlm-padded": 0, "nomic-bert-mlm-padded": 0}
 
@@ -215,6 +227,58 @@ def computed(model, generator, padding):
     else:
         golden["last_hidden_state"] = output.last_hidden_state
     return {name: tensor.contiguous() for name, tensor in golden.items()}
+
+
+def computed_pairs(model, generator):
+    """Sources, the second of which is padded, what is written of them so far, and what transformers computes."""
+    sources = torch.randint(3, VOCABULARY, (SEQUENCES, LENGTH), generator=generator)
+    targets = torch.randint(3, VOCABULARY, (SEQUENCES, TARGET_LENGTH), generator=generator)
+    targets[:, 0] = model.config.decoder_start_token_id
+    sources[1, PADDED_LENGTH:] = model.config.pad_token_id
+    mask = torch.ones_like(sources)
+    mask[1, PADDED_LENGTH:] = 0
+    with torch.no_grad():
+        output = model(input_ids=sources, attention_mask=mask, decoder_input_ids=targets, output_hidden_states=True)
+    decoder = list(output.decoder_hidden_states)
+    if model.config.scale_decoder_outputs:  # slmc scales before the head, where the norm has its gain
+        decoder[-1] = decoder[-1] * model.config.d_model ** -0.5
+    golden = {"input_ids": sources.int(), "attention_mask": mask.int(), "decoder_input_ids": targets.int(),
+              "encoder_hidden_states": torch.stack(output.encoder_hidden_states),
+              "decoder_hidden_states": torch.stack(decoder), "logits": output.logits}
+    return {name: tensor.contiguous() for name, tensor in golden.items()}
+
+
+def make_pairs(name, folder):
+    config_class, model_class, values, dtype = PAIRS[name]
+    generator = torch.Generator().manual_seed(PAIRS_SEED + list(PAIRS).index(name))
+    config = getattr(transformers, config_class)(**values)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, model_class)(config).eval().float()
+    tied = values.get("tie_word_embeddings", True)
+    if not tied:  # the class ties what it makes anew
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+    randomise(model, generator, dtype)
+    golden = computed_pairs(model, generator)
+    tensors = {name: tensor.contiguous() for name, tensor in model.to(dtype).state_dict().items()
+               if not name.endswith("embed_tokens.weight") and (name != "lm_head.weight" or not tied)}
+    save_file(tensors, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+    model.config.dtype = dtype
+    model.config.architectures = [model_class]
+    model.config.save_pretrained(folder)
+    if not tied:
+        rewrite_config(folder, untied)
+    save_file(golden, os.path.join(folder, "golden.safetensors"))
+    loaded = getattr(transformers, model_class).from_pretrained(folder, dtype=F32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        again = loaded(input_ids=golden["input_ids"].long(), attention_mask=golden["attention_mask"],
+                       decoder_input_ids=golden["decoder_input_ids"].long()).logits
+    assert torch.allclose(again, golden["logits"], atol=1e-5), name
+
+
+def untied(config):
+    """As the published checkpoints of version 1.1 say it."""
+    config.pop("scale_decoder_outputs", None)
+    config["tie_word_embeddings"] = False
 
 
 def rewrite_tensors(folder, edit):
@@ -280,7 +344,9 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     near = {"golden.safetensors": TOLERANCE}.get
     found = recorded.each(here, CHECKPOINTS, make, check, near, ["transformers_version"])
-    return recorded.ended(f"{len(CHECKPOINTS)} checkpoints", found, check)
+    pairs = os.path.join(here, os.pardir, "golden-pairs")
+    found += recorded.each(pairs, PAIRS, make_pairs, check, near, ["transformers_version"])
+    return recorded.ended(f"{len(CHECKPOINTS) + len(PAIRS)} checkpoints", found, check)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 use super::decode::LayerPast;
 use super::{Context, FusedForward, Tables, function, kind};
 use crate::model::forward::Observer;
-use crate::model::forward::block::rotate;
+use crate::model::forward::block::{attend, heads_apart, rotate};
 use crate::model::forward::layer::Operations;
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm, QueryKeyNorm};
@@ -32,7 +32,7 @@ impl Operations for FusedForward<'_> {
     /// Burn's own operation.
     fn sum(&self, a: Value, b: Value) -> Value {
         let sum = a.into_tensor::<3>() + b.into_tensor::<3>();
-        Value::of(sum).unwrap_or_else(|| unreachable!("sums stay on the flex device"))
+        value_of(sum)
     }
 
     fn project(&self, id: LinearId, input: &Value, residual: Option<Value>, observer: &mut dyn Observer) -> Value {
@@ -58,6 +58,27 @@ impl Operations for FusedForward<'_> {
             Mixer::Attention(spec) => self.attention(layer, spec, &input, context, past, observer),
             Mixer::Conv(spec) => self.convolution(layer, spec, &input, context, past, observer),
         }
+    }
+
+    fn attend_across(
+        &self,
+        layer: usize,
+        spec: &AttentionSpec,
+        input: Value,
+        context: &Context,
+        _past: Option<&mut LayerPast>,
+        observer: &mut dyn Observer,
+    ) -> Value {
+        let Some((memory, mask)) = context.pairs.as_ref().and_then(|pairs| pairs.memory.as_ref()) else {
+            unreachable!("a decoder reads its source first")
+        };
+        let id = |role| LinearId::layer(layer, role);
+        let query = self.linear(&input, &[id(Role::CrossQuery)], None, observer).into_tensor::<3>();
+        let both = self.linear(memory, &[id(Role::CrossKey), id(Role::CrossValue)], None, observer);
+        let (both, width) = (both.into_tensor::<3>(), spec.key_width());
+        let of_source = |first| heads_apart(both.clone().narrow(2, first, width), spec.key_value_heads, spec.head_dim);
+        let query = heads_apart(query, spec.heads, spec.head_dim);
+        value_of(attend(spec, [query, of_source(0), of_source(width)], mask.as_ref()))
     }
 
     fn widen(&self, layer: usize, input: Value, observer: &mut dyn Observer) -> Value {
@@ -102,6 +123,16 @@ impl FusedForward<'_> {
         if observer.sees_projected(layer) {
             observer.projected(layer, projected.clone().into_tensor::<3>());
         }
+        if let Some(pairs) = &context.pairs {
+            let rows = projected.into_tensor::<3>();
+            let part = |first, heads: usize| {
+                heads_apart(rows.clone().narrow(2, first, heads * spec.head_dim), heads, spec.head_dim)
+            };
+            let (queries, keys) = (spec.query_width(), spec.key_width());
+            let query = part(0, spec.heads);
+            let [key, value] = [queries, queries + keys].map(|first| part(first, spec.key_value_heads));
+            return value_of(attend(spec, [query, key, value], pairs.added.as_ref()));
+        }
         let shape = Shape {
             sequences: context.sequences,
             length: context.length,
@@ -141,6 +172,11 @@ impl FusedForward<'_> {
             _ => convolve(&projected, kernel(context.length)),
         }
     }
+}
+
+/// What burn's own operations made of values.
+fn value_of(tensor: Tensor<3>) -> Value {
+    Value::of(tensor).unwrap_or_else(|| unreachable!("burn's operations stay on the flex device"))
 }
 
 /// Queries (batch, heads, length, head_dim) and keys after rotation, of rows (batch, length, queries + keys + values).

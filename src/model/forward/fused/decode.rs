@@ -107,6 +107,9 @@ impl<'a> Decoder<'a> {
     /// vocabulary).
     pub(crate) fn read(&mut self, tokens: Vec<u32>) -> Result<Vec<f32>, BatchError> {
         let forward = &self.forward;
+        if let Some(stacks) = forward.spec.stacks() {
+            return Err(BatchError::NotAPair { start: stacks.start });
+        }
         let batch = Batch::starting_at(forward.spec, tokens, self.sequences, self.read)?;
         let [sequences, length] = batch.dims();
         let context = Context::new(forward.spec, &batch);
