@@ -80,11 +80,14 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
                     || (4..6).contains(&layer.norm_placement)
                     || layer.query_key_norm > 1
             });
-            let of_heads = (0..view.spec().layers as usize)
-                .map(|layer| view.layer(layer))
-                .any(|layer| layer.norm_placement == 6 || layer.score_cap != 0.0);
-            let labels = view.spec().is_decoder() && view.spec().output == 4;
-            let of_heads = of_heads || labels || view.spec().logit_cap != 0.0;
+            let of_heads = (0..view.spec().layers as usize).map(|layer| view.layer(layer)).any(|layer| {
+                let later = layer.norm_placement > 5 || layer.norm == 3 || layer.score_cap != 0.0;
+                later || (!view.spec().is_decoder() && layer.window > 0)
+            });
+            let spec = view.spec();
+            let labels = spec.output == 4 && (spec.is_decoder() || spec.pooling == 2);
+            let of_heads = of_heads || labels || spec.output > 4 || spec.logit_cap != 0.0;
+            let of_heads = of_heads || spec.embedding_width != 0 || spec.head_norm != 0;
             let of_families = of_families || (view.spec().output == 4 && view.spec().head_activation != 0);
             let further = [(ring, MINOR_DRAFTS), (of_families, MINOR_FAMILIES), (of_heads, MINOR_HEADS)];
             let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);

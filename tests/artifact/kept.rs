@@ -18,12 +18,13 @@ const HEADER: [(&str, Range<usize>); 4] =
 const SIGNED: [Range<usize>; 5] = [44..46, 46..47, 48..56, 192..240, 3584..4096];
 
 /// Kept bytes of the model record.
-const MODEL: [(&str, Range<usize>); 3] = [("stacks", 10..11), ("reserved", 11..12), ("reserved", 86..128)];
+const MODEL: [(&str, Range<usize>); 4] =
+    [("stacks", 10..11), ("reserved", 11..12), ("reserved", 86..96), ("reserved", 105..124)];
 /// The byte of a model record that says whether layers have heads, which decoders' do not.
 const EXIT_HEADS: usize = 8;
 
 /// Kept bytes of a layer record.
-const LAYER: [(&str, Range<usize>); 2] = [("stack", 42..43), ("reserved", 43..64)];
+const LAYER: [(&str, Range<usize>); 2] = [("stack", 42..43), ("reserved", 43..60)];
 /// The byte of a layer record that says whether it has a head.
 const EXIT_HEAD: usize = 41;
 /// The byte of a layer record that names how its keys and values are kept.

@@ -96,8 +96,8 @@ fn bert_reads_old_spellings_and_refuses_what_it_does_not_compute() {
         ("add_cross_attention", json!(true), "`add_cross_attention` is `true`"),
         (
             "architectures",
-            json!(["BertForQuestionAnswering"]),
-            "`architectures` is `[\"BertForQuestionAnswering\"]`; bert supports BertModel",
+            json!(["BertForMultipleChoice"]),
+            "`architectures` is `[\"BertForMultipleChoice\"]`; bert supports BertModel",
         ),
         ("num_attention_heads", json!(3), "`num_attention_heads` is 3, expected a divisor of hidden_size, 8"),
         (

@@ -112,7 +112,9 @@ impl Session<'_, '_> {
         let mut role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
         let mut bias = TensorRole::LmHead;
         match self.output_kind() {
-            Output::Classifier if !spec.has_pooler() => {}
+            Output::Classifier if !spec.has_pooler() => {
+                (role, bias) = (TensorRole::Classifier, TensorRole::Classifier);
+            }
             Output::Hidden | Output::Classifier => {
                 let out = &mut *self.scratch[0].row;
                 out.copy_from_slice(&self.buffers.residual[row * hidden..][..hidden]);
