@@ -63,6 +63,8 @@ pub(super) struct Gates {
     pub(super) all: Vec<Gate>,
     /// Whether the recipe has `[gates]`, with limits or without.
     pub(super) stated: bool,
+    /// Whether any compares with what the recipe's own lock names: a run must not put what it judges in that place.
+    pub(super) by_own_lock: bool,
 }
 
 /// One limit on one stage.
@@ -101,7 +103,7 @@ pub(super) enum Other {
 impl Default for Gates {
     fn default() -> Self {
         let certainty = Certainty { confidence: 0.95, power: 0.9 };
-        Gates { certainty, undecided_passes: false, all: Vec::new(), stated: false }
+        Gates { certainty, undecided_passes: false, all: Vec::new(), stated: false, by_own_lock: false }
     }
 }
 
@@ -184,6 +186,19 @@ impl Reader<'_> {
             }
         }
         self.baseline = table.find(BASELINE).map(|entry| entry.node.clone());
+        // Gates that are left out today compare with it on another day.
+        let of_gates = table.entries.iter().filter_map(|entry| match &entry.node.value {
+            Value::Table(gate) => gate.find("against"),
+            _ => None,
+        });
+        let named = table.find(BASELINE).into_iter().chain(of_gates);
+        self.gates.by_own_lock = named.into_iter().any(|entry| match &entry.node.value {
+            Value::Text(written) => match self.artifacts {
+                Some(artifacts) => artifacts.is_own(written, entry.node.place.directory()),
+                None => false,
+            },
+            _ => false,
+        });
     }
 
     /// `None` where there is a mistake, which is noted.

@@ -290,6 +290,20 @@ impl Lock {
         self.stages.entry(numerics_class().to_owned()).or_default().insert(label.to_owned(), stage);
     }
 
+    /// The result of a stage of this machine is what another lock has, or none.
+    pub(super) fn keep_result_of(&mut self, other: Option<&Lock>, label: &str) {
+        let class = numerics_class();
+        match other.and_then(|other| other.stages.get(class)?.get(label)).cloned() {
+            Some(result) => self.record(label, result),
+            None => {
+                if let Some(stages) = self.stages.get_mut(class) {
+                    stages.remove(label);
+                }
+            }
+        }
+        self.stages.retain(|_, stages| !stages.is_empty());
+    }
+
     /// Writes it.
     pub(super) fn write(&self, path: &Path) -> Result<(), AtomicError> {
         let text = self.text();

@@ -73,8 +73,10 @@ pub(super) struct Prepared {
 /// The lock of a run.
 pub(super) struct Locking {
     pub(super) path: PathBuf,
-    /// As it is on disk.
+    /// As it is on disk; `None` too where it is to be written anew.
     pub(super) stored: Option<Lock>,
+    /// As it was on disk before the run, where it can be read.
+    pub(super) before: Option<Lock>,
     /// As it will be.
     pub(super) lock: Lock,
 }
@@ -116,7 +118,9 @@ pub(super) fn prepare_with(
 fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result<Locking, RecipeError> {
     let path = lock::beside(&options.recipe);
     let mut found = Lock::of(recipe, &options.recipe, hashes)?;
-    let stored = if options.update_lock { None } else { Lock::read(&path)? };
+    // What cannot be read is written anew too.
+    let before = if options.update_lock { Lock::read(&path).ok().flatten() } else { Lock::read(&path)? };
+    let stored = before.clone().filter(|_| !options.update_lock);
     // What a condition leaves out today is there on another day, with what it reads.
     if let Some(stored) = stored.as_ref().filter(|_| !recipe.left_out.is_empty()) {
         found.keep_inputs_of(stored);
@@ -134,7 +138,7 @@ fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result
             found.with_stages_of(stored, &|label| labels.iter().any(|own| own == label) || left_out(label))
         }
     };
-    Ok(Locking { path, stored, lock })
+    Ok(Locking { path, stored, before, lock })
 }
 
 impl Prepared {
