@@ -33,9 +33,12 @@ use super::matrix::Cell;
 use super::mistake::{Code, Location, Mistakes, suggestion};
 use super::released::{self, Artifacts};
 use super::stage::{Chosen, Input, KindIs, RecipeStage};
+use crate::report::annotation::{Annotation, Level};
 use crate::stages::Product;
 use crate::statistics::{Certainty, LEAST_DRAWS};
 use definition::{Against, DEFINITIONS, Definition, Measure};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Keys of `[gates]` that are not gates.
@@ -63,6 +66,8 @@ pub(super) struct Gates {
     pub(super) all: Vec<Gate>,
     /// Whether the recipe has `[gates]`, with limits or without.
     pub(super) stated: bool,
+    /// Those that have no stage in this run.
+    pub(super) not_judged: Vec<NotJudged>,
     /// Whether any compares with what the recipe's own lock names: a run must not put what it judges in that place.
     pub(super) by_own_lock: bool,
 }
@@ -100,10 +105,47 @@ pub(super) enum Other {
     },
 }
 
+/// A gate whose stage a condition leaves out, so that nothing is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NotJudged {
+    /// Such as `kld_max`.
+    pub gate: String,
+    /// The stage that is left out; of a gate that names none, all that are.
+    pub stage: String,
+    /// The file that sets it, as the recipe was named.
+    pub file: String,
+    /// Its line there, from 1.
+    pub line: usize,
+    /// Why the stage is left out.
+    pub why: String,
+}
+
+impl NotJudged {
+    /// `kld_max on quality: …`.
+    pub(super) fn words(&self) -> String {
+        format!("{} on {}: {}", self.gate, self.stage, self.why)
+    }
+
+    /// For the checks of a pull request.
+    pub(super) fn annotation(&self) -> Annotation {
+        let end_column = 1 + self.gate.chars().count();
+        let (file, title) = (PathBuf::from(&self.file), format!("slmc gate {}", self.gate));
+        let message = format!("not judged: {}", self.words());
+        Annotation { level: Level::Warning, file, line: self.line, column: 1, end_column, title, message }
+    }
+}
+
 impl Default for Gates {
     fn default() -> Self {
         let certainty = Certainty { confidence: 0.95, power: 0.9 };
-        Gates { certainty, undecided_passes: false, all: Vec::new(), stated: false, by_own_lock: false }
+        Gates {
+            certainty,
+            undecided_passes: false,
+            all: Vec::new(),
+            stated: false,
+            not_judged: Vec::new(),
+            by_own_lock: false,
+        }
     }
 }
 
@@ -209,13 +251,25 @@ impl Reader<'_> {
             self.mistakes.suggest(&entry.node.place, Code::Refused, message, "1 allows what the other has");
             return None;
         }
-        for stage in self.chosen(entry, definition, wanted)? {
+        let chosen = self.chosen(entry, definition, wanted)?;
+        // Cells of the same stage that are left out.
+        let named = chosen.first().map(|&stage| self.stages[stage].name.clone());
+        self.leave_out(entry, |other| Some(&other.name) == named.as_ref() && wanted.is_none());
+        for stage in chosen {
             let against = self.against(entry, definition, stage, against)?;
             self.check_samples(entry, definition, stage);
             let place = entry.place.clone();
             self.gates.all.push(Gate { definition, limit: value, stage, against, place });
         }
         Some(())
+    }
+
+    /// Notes a gate on stages that are left out.
+    fn leave_out(&mut self, entry: &Entry, is_meant: impl Fn(&LeftOut) -> bool) {
+        for other in self.left_out.iter().filter(|other| is_meant(other)) {
+            let (stage, why) = (other.label(), other.why.clone());
+            self.gates.not_judged.push(not_judged(entry, stage, why));
+        }
     }
 
     /// Indices of the stages that a gate is for.
@@ -227,6 +281,9 @@ impl Reader<'_> {
                 let name = node.text("stage", self.mistakes)?;
                 let named = |stage: &RecipeStage| stage.is_named(name);
                 let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
+                let name = name.to_owned();
+                self.leave_out(entry, |other| other.is_named(&name));
+                let (name, stages) = (name.as_str(), &self.stages[..self.written]);
                 if chosen.is_empty() && self.left_out.iter().any(|other| other.is_named(name)) {
                     return None;
                 }
@@ -254,6 +311,9 @@ impl Reader<'_> {
                 let Some(last) = last else {
                     // One that is left out may measure it.
                     if !self.left_out.is_empty() {
+                        let labels: Vec<String> = self.left_out.iter().map(LeftOut::label).collect();
+                        let why = "no stage of this run measures it, and these are left out".to_owned();
+                        self.gates.not_judged.push(not_judged(entry, labels.join(", "), why));
                         return None;
                     }
                     let message = format!("`{}` needs a stage that measures it", entry.key);
@@ -408,6 +468,11 @@ impl Reader<'_> {
             self.mistakes.suggest(&choice.place, Code::TooFewSamples, message, help);
         }
     }
+}
+
+fn not_judged(entry: &Entry, stage: String, why: String) -> NotJudged {
+    let (file, line) = (entry.place.source.file.display().to_string(), entry.place.line());
+    NotJudged { gate: entry.key.clone(), stage, file, line, why }
 }
 
 /// The parts of a gate as it is written.

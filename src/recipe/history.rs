@@ -13,6 +13,7 @@ pub use table::{TableReport, TableRow};
 use super::gates::GateResult;
 use super::lock::{Lock, Released};
 use super::released;
+use super::run_report::RunVerdict;
 use crate::progress::Progress;
 use crate::stages::summary::Figures;
 use crate::store::configuration::{self, CacheOptions};
@@ -84,6 +85,9 @@ pub struct PastRun {
     /// Whether it passed; absent of a lock, which says nothing of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passed: Option<bool>,
+    /// The same, and whether there was anything to judge; absent of a lock, and of reports of an older slmc.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<RunVerdict>,
     /// Its stages.
     pub stages: Vec<PastStage>,
     /// Its gates.
@@ -200,6 +204,7 @@ impl Reader<'_> {
                 recipe: recipe.clone(),
                 tool: lock.tool().to_owned(),
                 passed: None,
+                verdict: None,
                 stages: stages.map(|(label, released)| of_lock(label, &released, &chain, self.progress)).collect(),
                 gates: Vec::new(),
             })
@@ -259,6 +264,7 @@ struct Stored {
     recipe: String,
     tool: String,
     passed: bool,
+    verdict: Option<RunVerdict>,
     stages: Vec<StoredStage>,
     gates: Vec<GateResult>,
 }
@@ -313,6 +319,7 @@ fn read_run(path: &Path) -> Result<Option<PastRun>, HistoryError> {
         recipe: stored.recipe,
         tool: stored.tool,
         passed: Some(stored.passed),
+        verdict: stored.verdict,
         stages: stages.collect(),
         gates: stored.gates,
     }))
@@ -374,6 +381,7 @@ mod tests {
             recipe: String::new(),
             tool: String::new(),
             passed: None,
+            verdict: None,
             stages: vec![stage],
             gates: Vec::new(),
         }

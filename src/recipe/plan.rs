@@ -292,7 +292,7 @@ fn settle(
     Ok(())
 }
 
-fn left_out(stage: &LeftOut) -> LeftOutStage {
+pub(super) fn left_out(stage: &LeftOut) -> LeftOutStage {
     LeftOutStage { stage: stage.label(), why: stage.why.clone() }
 }
 

@@ -1,12 +1,12 @@
 //! The result of a recipe: the results and figures of every stage, the gates, the sample. Figures come from the stages'
 //! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
-use super::gates::GateResult;
-use super::plan_report::duration;
+use super::gates::{GateResult, NotJudged};
+use super::plan_report::{LeftOutStage, duration};
 use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -101,6 +101,12 @@ pub struct RunReport {
     pub stages: Vec<StageResult>,
     /// In the order of the recipe.
     pub gates: Vec<GateResult>,
+    /// Stages that a condition leaves out, with what reads them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutStage>,
+    /// Gates that nothing is measured for, since their stages are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_judged: Vec<NotJudged>,
     /// Samples of the model and of the last artifact.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampleResult>,
@@ -110,8 +116,33 @@ pub struct RunReport {
     /// Files that state how the artifacts were made, and which gates they passed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attestations: Vec<PathBuf>,
-    /// Whether every stage gave a result and every gate holds.
+    /// Whether every stage gave a result and every gate holds, one at least of those that the recipe has being judged.
     pub passed: bool,
+    /// The same, and whether there was anything to judge.
+    pub verdict: RunVerdict,
+}
+
+/// How a run came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunVerdict {
+    /// Every stage gave a result and every gate that could be judged holds.
+    Passed,
+    /// Not so.
+    NotPassed,
+    /// Conditions leave out every stage, or the stage of every gate.
+    NotJudged,
+}
+
+impl RunVerdict {
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            RunVerdict::Passed => "passed",
+            RunVerdict::NotPassed => "not passed",
+            RunVerdict::NotJudged => "not judged",
+        }
+    }
 }
 
 impl StageResult {
@@ -183,6 +214,19 @@ fn took(cost: Option<Cost>, made_in: Option<Cost>, figure: impl Fn(Cost) -> Opti
     cost.and_then(&figure).or_else(|| made_in.and_then(&figure).map(|text| format!("({text})")))
 }
 
+impl RunReport {
+    /// What conditions leave out, a line each; nothing where they leave out nothing.
+    pub(super) fn absent(&self) -> Vec<String> {
+        let stages = self.left_out.iter().map(|other| format!("left out: {}: {}", other.stage, other.why));
+        let gates = self.not_judged.iter().map(|gate| format!("not judged: {}", gate.words()));
+        let mut lines: Vec<String> = stages.chain(gates).collect();
+        if self.verdict == RunVerdict::NotJudged {
+            lines.push("not judged: no gate, or no stage at all, is in this run, which is not passed".to_owned());
+        }
+        lines
+    }
+}
+
 impl Report for RunReport {
     const SCHEMA: &'static str = "slmc.run/2";
 
@@ -237,6 +281,9 @@ impl Report for RunReport {
                     text = format!("{text}\n{} on {}: {words}", gate.gate, gate.stage);
                 }
             }
+        }
+        for (number, line) in self.absent().iter().enumerate() {
+            text = format!("{text}{}{line}", if number == 0 { "\n\n" } else { "\n" });
         }
         for sample in &self.samples {
             text = format!("{text}\n\n{}: {}", sample.of, sample.text);

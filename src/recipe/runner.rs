@@ -17,7 +17,7 @@ use super::gates::GateResult;
 use super::hashes::Hashes;
 use super::plan::{self, Locking, Prepared, RunOptions};
 use super::reader::Recipe;
-use super::run_report::{InputDigest, RunReport, StageResult, Status};
+use super::run_report::{InputDigest, RunReport, RunVerdict, StageResult, Status};
 use super::stage::{RecipeStage, chain};
 use crate::disk::schema::nearest;
 use crate::shell::Shell;
@@ -72,7 +72,7 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
 struct Judged {
     results: Vec<StageResult>,
     gates: Vec<GateResult>,
-    passed: bool,
+    verdict: RunVerdict,
 }
 
 /// The stages that are to have a result: all, or those that `--only` names.
@@ -328,7 +328,16 @@ impl Run<'_> {
         let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
         let all_gave = results.iter().enumerate().all(|(index, result)| !asked(index) || gave(result));
         let passed = all_gave && gates.iter().all(|gate| gate.passed);
-        Judged { results, gates, passed }
+        // One stage alone has no gates.
+        let recipe = self.prepared.recipe.as_ref();
+        let unjudged = gates.is_empty() && !recipe.gates.not_judged.is_empty();
+        let nothing = recipe.stages.is_empty() && !recipe.left_out.is_empty();
+        let verdict = match passed {
+            false => RunVerdict::NotPassed,
+            true if self.options.only.is_none() && (unjudged || nothing) => RunVerdict::NotJudged,
+            true => RunVerdict::Passed,
+        };
+        Judged { results, gates, verdict }
     }
 
     /// Writes what the stages gave into the lock, where it says something else. What gates compare with there stays until a
@@ -340,7 +349,8 @@ impl Run<'_> {
         let recipe = &self.prepared.recipe;
         let mut lock = locking.lock.clone();
         if recipe.gates.by_own_lock {
-            let passed = judged.is_some_and(|judged| judged.passed);
+            let passed =
+                judged.is_some_and(|judged| judged.verdict == RunVerdict::Passed) && recipe.gates.not_judged.is_empty();
             if self.options.only.is_some() {
                 let artifacts = recipe.stages.iter().filter(|stage| stage.kind.makes() == Product::Artifact);
                 artifacts.for_each(|stage| lock.keep_result_of(locking.before.as_ref(), &stage.label()));
@@ -364,7 +374,10 @@ impl Run<'_> {
     fn report(self, judged: Judged) -> Result<RunReport, RecipeError> {
         let Run { options, shell, prepared: Prepared { recipe, mut hashes, .. }, chosen, signer, release_key, .. } =
             self;
-        let Judged { results, gates, passed } = judged;
+        let Judged { results, gates, verdict } = judged;
+        let whole = options.only.is_none();
+        let left_out = recipe.left_out.iter().filter(|_| whole).map(plan::left_out).collect();
+        let not_judged = recipe.gates.not_judged.iter().filter(|_| whole).cloned().collect();
         let samples = match &recipe.sample {
             Some(sample) if options.only.is_none() => samples::samples(sample, &recipe, &results, options.run.seed)?,
             _ => Vec::new(),
@@ -392,16 +405,19 @@ impl Run<'_> {
             inputs,
             stages,
             gates,
+            left_out,
+            not_judged,
             samples,
             signed,
             attestations,
-            passed,
+            passed: verdict == RunVerdict::Passed,
+            verdict,
         };
         if let Some((sign, key)) = recipe.sign.as_ref().zip(release_key) {
             if report.passed {
                 report.signed = sign.write(&mut outputs, &recipe.stages, &key, shell)?;
             } else {
-                shell.note("nothing is signed: a stage gave no result, or a gate does not hold");
+                shell.note("nothing is signed: a stage gave no result, a gate does not hold, or none was judged");
             }
         }
         if let Some((attest, signer)) = recipe.attest.as_ref().zip(signer) {

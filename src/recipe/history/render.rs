@@ -4,6 +4,7 @@
 use super::{Course, HistoryReport, PastRun};
 use crate::disk::atomic::{self, AtomicError};
 use crate::recipe::reports::markdown::inline;
+use crate::recipe::run_report::RunVerdict;
 use crate::report::figure::{self, Line};
 use crate::report::page::{Page, Section, figure_with_table, table};
 use crate::report::{Align, Report, Table, grouped, json_line, visible};
@@ -139,6 +140,7 @@ impl HistoryReport {
     fn run_rows(&self) -> Vec<[String; 5]> {
         let row = |(index, run): (usize, &PastRun)| {
             let verdict = match run.passed {
+                Some(_) if run.verdict == Some(RunVerdict::NotJudged) => "not judged",
                 Some(true) => "passed",
                 Some(false) => "not passed",
                 None => "-",

@@ -5,9 +5,10 @@
 //! ```text
 //! stage   done, cached: a pass      does not fit, not run: skipped
 //! gate    passed: a pass            missed: failure      undecided, not measured: error
+//! what a condition leaves out, stages and gates: skipped
 //! ```
 
-use crate::recipe::gates::{GateResult, GateVerdict};
+use crate::recipe::gates::{GateResult, GateVerdict, NotJudged};
 use crate::recipe::run_report::{RunReport, StageResult, Status};
 use maud::html;
 
@@ -33,6 +34,15 @@ pub(super) const MAGIC: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<tes
 pub(super) fn render(report: &RunReport) -> String {
     let mut cases: Vec<Case> = report.stages.iter().map(|stage| of_stage(report, stage)).collect();
     cases.extend(report.gates.iter().map(|gate| of_gate(report, gate)));
+    let skipped = |class: &str, name: String, kind, why: &str| Case {
+        class: format!("{}.{class}", report.recipe),
+        name,
+        seconds: 0.0,
+        outcome: Some(Outcome { element: "skipped", kind, message: why.to_owned(), text: String::new() }),
+    };
+    cases.extend(report.left_out.iter().map(|other| skipped("stage", other.stage.clone(), "left out", &other.why)));
+    let name = |gate: &NotJudged| format!("{} on {}", gate.gate, gate.stage);
+    cases.extend(report.not_judged.iter().map(|gate| skipped("gate", name(gate), "not judged", &gate.why)));
     let count = |element: &str| {
         let outcomes = cases.iter().filter_map(|case| case.outcome.as_ref());
         outcomes.filter(|outcome| outcome.element == element).count()
