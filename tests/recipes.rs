@@ -227,6 +227,54 @@ fn another_input_than_the_lock_names_is_refused() {
 }
 
 #[test]
+fn locks_name_every_difference_and_keep_what_is_not_run() {
+    let directory = workshop(CHAIN);
+    let path = directory.path();
+    fs::copy(path.join("text.txt"), path.join("other.txt")).expect("copied");
+    let recipe = CHAIN.replace("calibration = \"text.txt\"", "calibration = \"other.txt\"");
+    fs::write(path.join("chain.toml"), &recipe).expect("written");
+    json_with_code(path, "run chain.toml", 0);
+    let read = || fs::read_to_string(path.join("chain.lock")).expect("a lock");
+    let line =
+        |lock: &str, stage: &str| lock.lines().find(|line| line.starts_with(&format!("{stage} = "))).map(str::to_owned);
+    let before = read();
+    // One stage alone leaves the lines of the others.
+    json_with_code(path, "run chain.toml --only student --update-lock", 0);
+    assert_eq!(read(), before);
+    // The same key with another output is said, and written.
+    let sparse = line(&before, "sparse").expect("a line");
+    let (start, output) = sparse.rsplit_once("sha256:").expect("an output");
+    let edited = before.replace(&sparse, &format!("{start}sha256:{}\" }}", "0".repeat(output.len() - 3)));
+    fs::write(path.join("chain.lock"), &edited).expect("written");
+    let said = stderr(&run(path, "run chain.toml"));
+    assert!(said.contains("chain.lock: stage `sparse` has the key that it had and another output: 0000"), "{said}");
+    assert_eq!(read(), before);
+    // Both inputs are named.
+    for name in ["text.txt", "other.txt"] {
+        fs::write(path.join(name), "the dog ran to the mat. ".repeat(80)).expect("written");
+    }
+    for command in ["run chain.toml", "run chain.toml --locked"] {
+        let output = run(path, command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("`text.txt` has SHA-256") && said.contains("`other.txt` has SHA-256"), "{said}");
+    }
+    // The lock of another recipe.
+    fs::copy(path.join("chain.lock"), path.join("apart.lock")).expect("copied");
+    let apart = "version = 1\n[model]\npath = 'model'\n[stages.rounded]\nkind = 'quantize'\ninput = 'model'\nscheme = 'w8'\n\
+                 method = 'rtn'\n";
+    fs::write(path.join("apart.toml"), apart).expect("written");
+    refused(
+        path,
+        "run apart.toml",
+        "apart.lock: is the lock of another recipe: it has results of artifact.cortex-m55,",
+    );
+    json_with_code(path, "run apart.toml --update-lock", 0);
+    let lock = fs::read_to_string(path.join("apart.lock")).expect("a lock");
+    assert!(lock.contains("rounded = ") && !lock.contains("sparse"), "{lock}");
+}
+
+#[test]
 fn a_killed_run_goes_on() {
     let recipe = CHAIN.replace("tokens = 4000", "tokens = 40_000\ncheckpoint_every = 20");
     let (killed, whole) = (workshop(&recipe), workshop(&recipe));

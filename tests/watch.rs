@@ -208,3 +208,21 @@ fn the_last_release_is_that_of_the_lock() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("is in none of the caches"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_recipe_that_only_watches_runs_with_locked() {
+    let directory = place(Family::TiedLlama);
+    let path = directory.path();
+    fs::copy(path.join("same.jsonl"), path.join("today.jsonl")).expect("copied");
+    let recipe = "version = 1\n[model]\npath = 'model.slm'\n[stages.field]\nkind = 'watch'\ninput = 'model'\nlog = 'today.jsonl'\n\
+                  log_field = 'text'\ndata = 'reference.txt'\n";
+    fs::write(path.join("field.toml"), recipe).expect("written");
+    json(path, "run field.toml");
+    let lock = fs::read_to_string(path.join("field.lock")).expect("the lock");
+    assert!(lock.contains("\"model.slm\" = ") && !lock.contains("[stages"), "{lock}");
+    // Another day.
+    fs::copy(path.join("other.jsonl"), path.join("today.jsonl")).expect("copied");
+    json(path, "run field.toml --locked");
+    fs::write(path.join("reference.txt"), lines((0..300).map(sentence))).expect("written");
+    refused(path, "run field.toml --locked", "`reference.txt` has SHA-256");
+}

@@ -125,17 +125,30 @@ fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result
     if let Some(stored) = stored.as_ref().filter(|_| !recipe.left_out.is_empty()) {
         found.keep_inputs_of(stored);
     }
+    let names: Vec<&str> = recipe
+        .stages
+        .iter()
+        .map(|stage| stage.name.as_str())
+        .chain(recipe.left_out.iter().map(|other| other.name.as_str()))
+        .collect();
+    let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
+    let left_out = |label: &str| recipe.left_out.iter().any(|other| other.is_named(label));
+    let has = |label: &str| labels.iter().any(|own| own == label) || left_out(label);
     let lock = match &stored {
         None if options.locked => return Err(RecipeError::Locked { path, fault: "is not there".to_owned() }),
-        None => found,
+        // What one stage alone does not compute stays.
+        None => match before.as_ref().filter(|_| options.only.is_some()) {
+            Some(before) => found.with_stages_of(before, &has),
+            None => found,
+        },
         Some(stored) => {
+            found.check_recipe(stored, &names, &path)?;
+            let has_results = (0..recipe.stages.len()).any(|stage| recipe.is_held(stage));
             match options.locked {
-                true => found.check_locked(stored, &path)?,
+                true => found.check_locked(stored, &path, has_results)?,
                 false => found.check_inputs(stored, &path)?,
             }
-            let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
-            let left_out = |label: &str| recipe.left_out.iter().any(|other| other.is_named(label));
-            found.with_stages_of(stored, &|label| labels.iter().any(|own| own == label) || left_out(label))
+            found.with_stages_of(stored, &has)
         }
     };
     Ok(Locking { path, stored, before, lock })

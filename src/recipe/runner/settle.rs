@@ -92,7 +92,13 @@ impl Run<'_> {
         let output = made.entry.output();
         let is_held = self.prepared.recipe.is_held(index);
         if let Some(locking) = self.prepared.lock.as_mut().filter(|_| is_held) {
-            locking.lock.record(&result.stage, LockedStage::of(&digest_of(&key::released(key)), output.as_ref()));
+            let key = digest_of(&key::released(key));
+            let changed =
+                locking.before.as_ref().and_then(|lock| lock.changed_output(&result.stage, &key, output.as_ref()));
+            if let Some(changed) = changed {
+                self.shell.warn(format_args!("{}: {changed}", locking.path.display()));
+            }
+            locking.lock.record(&result.stage, LockedStage::of(&key, output.as_ref()));
         }
         let report = Some(made.entry.about.report.clone());
         self.made[index] = Some(made);
