@@ -193,6 +193,16 @@ fn a_missed_gate_and_a_model_that_does_not_fit_are_exit_code_1() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
     assert_eq!(states(&report)[3..], ["cached", "does_not_fit", "not_run"]);
     assert!(stderr(&output).contains("does not fit board"), "{}", stderr(&output));
+    assert!(report["stages"][4]["why"].as_str().is_some_and(|why| why.contains("does not fit board")), "{report}");
+    // The last of several jobs has no entry of it, and reports it all the same.
+    let output = run(path, "run chain.toml --cached-only --report github --report json=a.json --report junit=a.xml");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let read = |name: &str| fs::read_to_string(path.join(name)).expect(name);
+    let report: Value = serde_json::from_str(&read("a.json")).expect("JSON");
+    assert_eq!(states(&report)[3..], ["cached", "does_not_fit", "not_run"]);
+    assert!(read("a.xml").contains("<failure type=\"does not fit\""), "{}", read("a.xml"));
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("::error file=chain.toml,line=28,col=1,") && said.contains("does not fit board"), "{said}");
 }
 
 #[test]

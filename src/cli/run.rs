@@ -159,6 +159,10 @@ impl Args {
             shell.result(&report)?;
         }
         let _ = shell.stream(more)?;
+        let missing: Vec<&str> = report.not_cached().collect();
+        if !missing.is_empty() {
+            anyhow::bail!("{}", missing.join("; "));
+        }
         // What a condition leaves out is its author's wish, and not a failure.
         Ok(if report.verdict == RunVerdict::NotPassed { ExitStatus::Failure } else { ExitStatus::Success })
     }

@@ -3,6 +3,7 @@
 
 use super::gates::{GateResult, NotJudged};
 use super::plan_report::{LeftOutStage, duration};
+use crate::report::annotation::{Annotation, Level};
 use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
 use schemars::JsonSchema;
@@ -23,6 +24,8 @@ pub enum Status {
     DoesNotFit,
     /// An input is missing, because a stage before it gave no output.
     NotRun,
+    /// Nothing was to be computed, and its result is in none of the caches.
+    NotCached,
 }
 
 /// One stage.
@@ -43,6 +46,9 @@ pub struct StageResult {
     /// What it took when it was made, where its result was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub made_in: Option<Cost>,
+    /// Why it has no result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
@@ -52,6 +58,9 @@ pub struct StageResult {
     /// The subcommand's report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
+    /// File and line in the recipe.
+    #[serde(skip)]
+    pub place: (PathBuf, usize),
 }
 
 /// A text continued.
@@ -165,10 +174,23 @@ impl StageResult {
             (Status::Cached, None) => ", cached".to_owned(),
             (Status::NotRun, _) => return "not run".to_owned(),
             (Status::DoesNotFit, _) => return "does not fit".to_owned(),
+            (Status::NotCached, _) => return "in none of the caches".to_owned(),
             (Status::Done, _) => String::new(),
         };
         let words = stages::named(self.kind).zip(self.figures()).and_then(|(kind, figures)| kind.summary(&figures));
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
+    }
+
+    /// For the checks of a pull request; `None` where there is a result, or a stage before it has the fault.
+    pub(super) fn annotation(&self) -> Option<Annotation> {
+        let short = match self.status {
+            Status::Done | Status::Cached | Status::NotRun => return None,
+            Status::DoesNotFit => "the model does not fit its target",
+            Status::NotCached => "its result is in none of the caches",
+        };
+        let message = self.why.clone().unwrap_or_else(|| short.to_owned());
+        let ((file, line), title) = (self.place.clone(), format!("slmc stage {}", self.stage));
+        Some(Annotation { level: Level::Error, file, line, column: 1, end_column: 1, title, message })
     }
 
     /// What was changed or left out of the data files that it read.
@@ -181,7 +203,7 @@ impl StageResult {
         match self.status {
             Status::Done => "this run",
             Status::Cached => "cache",
-            Status::DoesNotFit | Status::NotRun => "-",
+            Status::DoesNotFit | Status::NotRun | Status::NotCached => "-",
         }
     }
 
@@ -215,6 +237,12 @@ fn took(cost: Option<Cost>, made_in: Option<Cost>, figure: impl Fn(Cost) -> Opti
 }
 
 impl RunReport {
+    /// Why results that had to come from caches did not, a stage each.
+    pub fn not_cached(&self) -> impl Iterator<Item = &str> {
+        let missing = self.stages.iter().filter(|stage| stage.status == Status::NotCached);
+        missing.filter_map(|stage| stage.why.as_deref())
+    }
+
     /// What conditions leave out, a line each; nothing where they leave out nothing.
     pub(super) fn absent(&self) -> Vec<String> {
         let stages = self.left_out.iter().map(|other| format!("left out: {}: {}", other.stage, other.why));

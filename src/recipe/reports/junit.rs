@@ -3,7 +3,7 @@
 //! that are unique.
 //!
 //! ```text
-//! stage   done, cached: a pass      does not fit, not run: skipped
+//! stage   done, cached: a pass      does not fit: failure        not in the caches: error      not run: skipped
 //! gate    passed: a pass            missed: failure      undecided, not measured: error
 //! what a condition leaves out, stages and gates: skipped
 //! ```
@@ -96,18 +96,19 @@ fn of_gate(report: &RunReport, gate: &GateResult) -> Case {
 fn of_stage(report: &RunReport, stage: &StageResult) -> Case {
     let outcome = match stage.status {
         Status::Done | Status::Cached => None,
-        Status::DoesNotFit => Some(("does not fit", "the model does not fit its target")),
-        Status::NotRun => Some(("not run", "a stage before it gave no output")),
+        Status::DoesNotFit => Some(("failure", "does not fit", "the model does not fit its target")),
+        Status::NotCached => Some(("error", "not cached", "its result is in none of the caches")),
+        Status::NotRun => Some(("skipped", "not run", "a stage before it gave no output")),
     };
     Case {
         class: format!("{}.stage", report.recipe),
         name: stage.stage.clone(),
         seconds: stage.cost.map_or(0.0, |cost| cost.seconds),
-        outcome: outcome.map(|(kind, message)| Outcome {
-            element: "skipped",
+        outcome: outcome.map(|(element, kind, message)| Outcome {
+            element,
             kind,
             message: message.to_owned(),
-            text: String::new(),
+            text: stage.why.clone().unwrap_or_default(),
         }),
     }
 }
