@@ -163,6 +163,42 @@ pub fn history(
     Ok(HistoryReport { runs, courses })
 }
 
+impl PastRun {
+    /// Whether another run may be of the same recipe: a lock may have been copied under any name.
+    fn may_be_of_recipe(&self, other: &PastRun) -> bool {
+        self.recipe == other.recipe || self.passed.is_none() || other.passed.is_none()
+    }
+}
+
+impl HistoryReport {
+    /// The recipes, each once, of which there are reports.
+    fn recipes(&self) -> Vec<&str> {
+        let mut recipes: Vec<&str> = Vec::new();
+        for run in self.runs.iter().filter(|run| run.passed.is_some()) {
+            if !recipes.contains(&run.recipe.as_str()) {
+                recipes.push(&run.recipe);
+            }
+        }
+        recipes
+    }
+
+    /// What is to be said before everything else.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let recipes = self.recipes();
+        if recipes.len() > 1 {
+            remarks.push(format!(
+                "runs of different recipes ({}): a change is that of the last run since the one before it of the same recipe",
+                recipes.join(", ")
+            ));
+        }
+        if self.courses.is_empty() {
+            remarks.push("nothing was measured in these runs, or their results are in none of the caches".to_owned());
+        }
+        remarks
+    }
+}
+
 struct Reader<'r> {
     cache: &'r CacheOptions,
     /// Opened with the first lock.
@@ -344,7 +380,11 @@ fn courses(runs: &[PastRun]) -> Vec<Course> {
             if values.iter().all(Option::is_none) {
                 continue;
             }
-            let mut known = values.iter().rev().flatten();
+            // A change is one of the same recipe, whatever stands between.
+            let last = runs.last();
+            let alike = runs.iter().zip(&values).filter(|(run, _)| last.is_some_and(|last| last.may_be_of_recipe(run)));
+            let alike: Vec<f64> = alike.filter_map(|(_, value)| *value).collect();
+            let mut known = alike.iter().rev();
             let change = match (known.next(), known.next()) {
                 (Some(last), Some(before)) if *before != 0.0 && values.last().is_some_and(Option::is_some) => {
                     Some(last / before - 1.0)

@@ -152,6 +152,10 @@ impl HistoryReport {
 
     fn markdown(&self) -> String {
         let mut out = format!("{MARKDOWN}## {}\n\n", self.title());
+        for remark in self.remarks() {
+            out.push_str(&inline(&remark));
+            out.push_str("\n\n");
+        }
         let rows = self.run_rows().into_iter().map(|row| row.to_vec()).collect();
         rows_of(&mut out, &["run", "from", "recipe", "tool", "verdict"].map(str::to_owned), rows);
         let rows = self.courses.iter().map(|course| self.cells(course)).chain(self.gates()).collect();
@@ -210,6 +214,7 @@ impl HistoryReport {
         let heading = html! {
             h1 { (self.title()) }
             p { "Each figure of each stage, run by run, in the order in which the runs were named." }
+            @for remark in self.remarks() { p { (visible(&remark)) } }
         };
         let title = self.title();
         Page { magic: HTML, title, heading, sections, footer: "slmc report, schema slmc.history/1".to_owned() }.render()
@@ -280,6 +285,7 @@ impl Report for HistoryReport {
         for gate in self.gates() {
             figures.row(gate);
         }
-        visible(&format!("{runs}\n\n{figures}"))
+        let remarks: String = self.remarks().iter().map(|remark| format!("\n{remark}\n")).collect();
+        visible(&format!("{runs}\n{remarks}\n{figures}"))
     }
 }
