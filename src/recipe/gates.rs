@@ -19,11 +19,13 @@ mod contributors;
 mod definition;
 mod drift;
 mod judge;
+mod not_judged;
 mod suggest;
 mod verdicts;
 
 pub use contributors::Contributor;
 pub use judge::{GateResult, GateVerdict};
+pub use not_judged::NotJudged;
 pub(super) use suggest::{Suggested, limit_of, suggestible};
 pub(super) use verdicts::verdicts;
 
@@ -33,12 +35,9 @@ use super::matrix::Cell;
 use super::mistake::{Code, Location, Mistakes, suggestion};
 use super::released::{self, Artifacts};
 use super::stage::{Chosen, Input, KindIs, RecipeStage};
-use crate::report::annotation::{Annotation, Level};
 use crate::stages::Product;
 use crate::statistics::{Certainty, LEAST_DRAWS};
 use definition::{Against, DEFINITIONS, Definition, Measure};
-use schemars::JsonSchema;
-use serde::Serialize;
 use std::path::PathBuf;
 
 /// Keys of `[gates]` that are not gates.
@@ -103,36 +102,6 @@ pub(super) enum Other {
     Unreleased {
         written: String,
     },
-}
-
-/// A gate whose stage a condition leaves out, so that nothing is measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct NotJudged {
-    /// Such as `kld_max`.
-    pub gate: String,
-    /// The stage that is left out; of a gate that names none, all that are.
-    pub stage: String,
-    /// The file that sets it, as the recipe was named.
-    pub file: String,
-    /// Its line there, from 1.
-    pub line: usize,
-    /// Why the stage is left out.
-    pub why: String,
-}
-
-impl NotJudged {
-    /// `kld_max on quality: …`.
-    pub(super) fn words(&self) -> String {
-        format!("{} on {}: {}", self.gate, self.stage, self.why)
-    }
-
-    /// For the checks of a pull request.
-    pub(super) fn annotation(&self) -> Annotation {
-        let end_column = 1 + self.gate.chars().count();
-        let (file, title) = (PathBuf::from(&self.file), format!("slmc gate {}", self.gate));
-        let message = format!("not judged: {}", self.words());
-        Annotation { level: Level::Warning, file, line: self.line, column: 1, end_column, title, message }
-    }
 }
 
 impl Default for Gates {
@@ -235,10 +204,10 @@ impl Reader<'_> {
         });
         let named = table.find(BASELINE).into_iter().chain(of_gates);
         self.gates.by_own_lock = named.into_iter().any(|entry| match &entry.node.value {
-            Value::Text(written) => match self.artifacts {
-                Some(artifacts) => artifacts.is_own(written, entry.node.place.directory()),
-                None => false,
-            },
+            Value::Text(written) => {
+                let base = entry.node.place.directory();
+                self.artifacts.is_some_and(|artifacts| artifacts.is_own(written, base))
+            }
             _ => false,
         });
     }
@@ -268,7 +237,7 @@ impl Reader<'_> {
     fn leave_out(&mut self, entry: &Entry, is_meant: impl Fn(&LeftOut) -> bool) {
         for other in self.left_out.iter().filter(|other| is_meant(other)) {
             let (stage, why) = (other.label(), other.why.clone());
-            self.gates.not_judged.push(not_judged(entry, stage, why));
+            self.gates.not_judged.push(NotJudged::of(entry, stage, why));
         }
     }
 
@@ -313,7 +282,7 @@ impl Reader<'_> {
                     if !self.left_out.is_empty() {
                         let labels: Vec<String> = self.left_out.iter().map(LeftOut::label).collect();
                         let why = "no stage of this run measures it, and these are left out".to_owned();
-                        self.gates.not_judged.push(not_judged(entry, labels.join(", "), why));
+                        self.gates.not_judged.push(NotJudged::of(entry, labels.join(", "), why));
                         return None;
                     }
                     let message = format!("`{}` needs a stage that measures it", entry.key);
@@ -468,11 +437,6 @@ impl Reader<'_> {
             self.mistakes.suggest(&choice.place, Code::TooFewSamples, message, help);
         }
     }
-}
-
-fn not_judged(entry: &Entry, stage: String, why: String) -> NotJudged {
-    let (file, line) = (entry.place.source.file.display().to_string(), entry.place.line());
-    NotJudged { gate: entry.key.clone(), stage, file, line, why }
 }
 
 /// The parts of a gate as it is written.
