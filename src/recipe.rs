@@ -59,7 +59,7 @@ mod validate;
 pub use error::RecipeError;
 pub use explain::{Explanation, UnknownTopic, explain};
 pub use forecast::Basis;
-pub use gates::{Contributor, GateResult, GateVerdict};
+pub use gates::{Contributor, GateResult, GateVerdict, NotJudged};
 pub use history::{
     Course, HistoryError, HistoryFormat, HistoryReport, HistoryRequest, PastRun, PastStage, TableReport, TableRow,
     history,
@@ -70,7 +70,7 @@ pub use plan::{RunOptions, plan};
 pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedKey, PlannedStage, Totals, Variable};
 pub use reader::check_recipe;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
-pub use run_report::{InputDigest, RunReport, SampleResult, SignedArtifact, StageResult, Status};
+pub use run_report::{InputDigest, RunReport, RunVerdict, SampleResult, SignedArtifact, StageResult, Status};
 pub use runner::run;
 pub use share::{Direction, ShareReport, SharedStage, WhyReport, share, why};
 pub use suggest::{SuggestReport, Suggestion, suggest};

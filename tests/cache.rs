@@ -154,8 +154,14 @@ fn one_stage_runs_by_itself_with_inputs_from_the_cache() {
         "{}",
         stderr(&missing)
     );
-    let cached_only = run(here.path(), &format!("{line} --cached-only"));
+    // The reports are written all the same.
+    let cached_only = run(here.path(), &format!("{line} --cached-only --json --report junit=a.xml"));
     assert_eq!(cached_only.status.code(), Some(2), "{}", stderr(&cached_only));
+    assert!(stderr(&cached_only).contains("stage `sparse` is in none of the caches"), "{}", stderr(&cached_only));
+    let report: Value = serde_json::from_slice(&cached_only.stdout).expect("one JSON line");
+    assert_eq!(states(&report), ["not_cached", "not_run", "not_run", "not_run", "not_run"]);
+    let junit = fs::read_to_string(here.path().join("a.xml")).expect("the report");
+    assert!(junit.contains("<error type=\"not cached\""), "{junit}");
     for (number, stage) in STAGES.iter().enumerate() {
         // Every stage as a job on a machine of its own, whose disk is empty.
         let machine = if number % 2 == 0 { &here } else { &there };

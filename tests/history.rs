@@ -185,3 +185,28 @@ fn a_recipe_that_measures_nothing_gets_no_limits() {
     refused(directory.path(), "gates suggest copy.toml", "no stage measures anything that a gate limits");
     assert_eq!(run(directory.path(), "gates").status.code(), Some(2));
 }
+
+#[test]
+fn runs_of_different_recipes_are_told_apart() {
+    let directory = fixture::workshop("chain.toml", CHAIN);
+    let path = directory.path();
+    run_as(path, "w8", "1");
+    fs::write(path.join("other.toml"), CHAIN.replace("w8", "w4")).expect("written");
+    succeed(path, "run other.toml --report json=reports/2.json");
+    let report = json(path, "report reports --report markdown=h.md --report html=h.html --report text=h.txt");
+    let bytes = course(&report, "artifact.generic", "weight_bytes");
+    assert_eq!((bytes["values"].as_array().map(Vec::len), bytes.get("change")), (Some(2), None), "{bytes}");
+    for file in ["h.md", "h.html", "h.txt"] {
+        let text = fs::read_to_string(path.join(file)).expect("written");
+        assert!(text.contains("runs of different recipes (chain, other)"), "{file}: {text}");
+    }
+    let table = json(path, "report reports --table --instructions artifact.cortex-m55=3");
+    let rows = table["rows"].as_array().expect("rows");
+    assert_eq!((rows.len(), &rows[0]["recipe"], &rows[3]["recipe"]), (4, &"chain".into(), &"other".into()));
+    let text = String::from_utf8(succeed(path, "report reports --table")).expect("UTF-8");
+    assert!(text.starts_with("recipe ") && text.contains("\nother "), "{text}");
+    // A lock whose results are in no cache has nothing to say.
+    let output = slmc(path, "report chain.lock").env("SLMC_CACHE", "none").output().expect("the program starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(text.contains("nothing was measured in these runs"), "{text}");
+}

@@ -193,6 +193,16 @@ fn a_missed_gate_and_a_model_that_does_not_fit_are_exit_code_1() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
     assert_eq!(states(&report)[3..], ["cached", "does_not_fit", "not_run"]);
     assert!(stderr(&output).contains("does not fit board"), "{}", stderr(&output));
+    assert!(report["stages"][4]["why"].as_str().is_some_and(|why| why.contains("does not fit board")), "{report}");
+    // The last of several jobs has no entry of it, and reports it all the same.
+    let output = run(path, "run chain.toml --cached-only --report github --report json=a.json --report junit=a.xml");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let read = |name: &str| fs::read_to_string(path.join(name)).expect(name);
+    let report: Value = serde_json::from_str(&read("a.json")).expect("JSON");
+    assert_eq!(states(&report)[3..], ["cached", "does_not_fit", "not_run"]);
+    assert!(read("a.xml").contains("<failure type=\"does not fit\""), "{}", read("a.xml"));
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("::error file=chain.toml,line=28,col=1,") && said.contains("does not fit board"), "{said}");
 }
 
 #[test]
@@ -224,6 +234,54 @@ fn another_input_than_the_lock_names_is_refused() {
     }
     assert_eq!(states(&json_with_code(path, "run chain.toml --update-lock", 0))[0], "done");
     assert_eq!(states(&json_with_code(path, "run chain.toml", 0)), ["cached"; 6]);
+}
+
+#[test]
+fn locks_name_every_difference_and_keep_what_is_not_run() {
+    let directory = workshop(CHAIN);
+    let path = directory.path();
+    fs::copy(path.join("text.txt"), path.join("other.txt")).expect("copied");
+    let recipe = CHAIN.replace("calibration = \"text.txt\"", "calibration = \"other.txt\"");
+    fs::write(path.join("chain.toml"), &recipe).expect("written");
+    json_with_code(path, "run chain.toml", 0);
+    let read = || fs::read_to_string(path.join("chain.lock")).expect("a lock");
+    let line =
+        |lock: &str, stage: &str| lock.lines().find(|line| line.starts_with(&format!("{stage} = "))).map(str::to_owned);
+    let before = read();
+    // One stage alone leaves the lines of the others.
+    json_with_code(path, "run chain.toml --only student --update-lock", 0);
+    assert_eq!(read(), before);
+    // The same key with another output is said, and written.
+    let sparse = line(&before, "sparse").expect("a line");
+    let (start, output) = sparse.rsplit_once("sha256:").expect("an output");
+    let edited = before.replace(&sparse, &format!("{start}sha256:{}\" }}", "0".repeat(output.len() - 3)));
+    fs::write(path.join("chain.lock"), &edited).expect("written");
+    let said = stderr(&run(path, "run chain.toml"));
+    assert!(said.contains("chain.lock: stage `sparse` has the key that it had and another output: 0000"), "{said}");
+    assert_eq!(read(), before);
+    // Both inputs are named.
+    for name in ["text.txt", "other.txt"] {
+        fs::write(path.join(name), "the dog ran to the mat. ".repeat(80)).expect("written");
+    }
+    for command in ["run chain.toml", "run chain.toml --locked"] {
+        let output = run(path, command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("`text.txt` has SHA-256") && said.contains("`other.txt` has SHA-256"), "{said}");
+    }
+    // The lock of another recipe.
+    fs::copy(path.join("chain.lock"), path.join("apart.lock")).expect("copied");
+    let apart = "version = 1\n[model]\npath = 'model'\n[stages.rounded]\nkind = 'quantize'\ninput = 'model'\nscheme = 'w8'\n\
+                 method = 'rtn'\n";
+    fs::write(path.join("apart.toml"), apart).expect("written");
+    refused(
+        path,
+        "run apart.toml",
+        "apart.lock: is the lock of another recipe: it has results of artifact.cortex-m55,",
+    );
+    json_with_code(path, "run apart.toml --update-lock", 0);
+    let lock = fs::read_to_string(path.join("apart.lock")).expect("a lock");
+    assert!(lock.contains("rounded = ") && !lock.contains("sparse"), "{lock}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::cache::CacheArgs;
 use super::global::Global;
 use super::plan::{SetArgs, show};
 use crate::recipe::reports::{self, Request};
-use crate::recipe::{self, RecipeError, RunOptions, embedded};
+use crate::recipe::{self, RecipeError, RunOptions, RunVerdict, embedded};
 use crate::shell::{ExitStatus, Shell};
 use anyhow::Context;
 use std::num::NonZeroUsize;
@@ -159,6 +159,11 @@ impl Args {
             shell.result(&report)?;
         }
         let _ = shell.stream(more)?;
-        Ok(if report.passed { ExitStatus::Success } else { ExitStatus::Failure })
+        let missing: Vec<&str> = report.not_cached().collect();
+        if !missing.is_empty() {
+            anyhow::bail!("{}", missing.join("; "));
+        }
+        // What a condition leaves out is its author's wish, and not a failure.
+        Ok(if report.verdict == RunVerdict::NotPassed { ExitStatus::Failure } else { ExitStatus::Success })
     }
 }

@@ -51,12 +51,20 @@ pub enum RecipeError {
         /// The reason.
         source: std::io::Error,
     },
+    /// The lock beside the recipe has none of its stages.
+    #[error("{}: is the lock of another recipe: it has results of {stages}, which are no stages of this one; move it away, or run with --update-lock to write it anew", path.display())]
+    LockOfAnother {
+        /// Path of the lock.
+        path: PathBuf,
+        /// Its stages.
+        stages: String,
+    },
     /// An input is not the one that the lock names.
     #[error("{}: {difference}; restore the input, or run with --update-lock if the change is meant", path.display())]
     LockDiffers {
         /// Path of the lock.
         path: PathBuf,
-        /// The first difference.
+        /// Every difference.
         difference: String,
     },
     /// The file beside the recipe is not a lock.

@@ -19,11 +19,13 @@ mod contributors;
 mod definition;
 mod drift;
 mod judge;
+mod not_judged;
 mod suggest;
 mod verdicts;
 
 pub use contributors::Contributor;
 pub use judge::{GateResult, GateVerdict};
+pub use not_judged::NotJudged;
 pub(super) use suggest::{Suggested, limit_of, suggestible};
 pub(super) use verdicts::verdicts;
 
@@ -63,6 +65,10 @@ pub(super) struct Gates {
     pub(super) all: Vec<Gate>,
     /// Whether the recipe has `[gates]`, with limits or without.
     pub(super) stated: bool,
+    /// Those that have no stage in this run.
+    pub(super) not_judged: Vec<NotJudged>,
+    /// Whether any compares with what the recipe's own lock names: a run must not put what it judges in that place.
+    pub(super) by_own_lock: bool,
 }
 
 /// One limit on one stage.
@@ -101,7 +107,14 @@ pub(super) enum Other {
 impl Default for Gates {
     fn default() -> Self {
         let certainty = Certainty { confidence: 0.95, power: 0.9 };
-        Gates { certainty, undecided_passes: false, all: Vec::new(), stated: false }
+        Gates {
+            certainty,
+            undecided_passes: false,
+            all: Vec::new(),
+            stated: false,
+            not_judged: Vec::new(),
+            by_own_lock: false,
+        }
     }
 }
 
@@ -184,6 +197,19 @@ impl Reader<'_> {
             }
         }
         self.baseline = table.find(BASELINE).map(|entry| entry.node.clone());
+        // Gates that are left out today compare with it on another day.
+        let of_gates = table.entries.iter().filter_map(|entry| match &entry.node.value {
+            Value::Table(gate) => gate.find("against"),
+            _ => None,
+        });
+        let named = table.find(BASELINE).into_iter().chain(of_gates);
+        self.gates.by_own_lock = named.into_iter().any(|entry| match &entry.node.value {
+            Value::Text(written) => {
+                let base = entry.node.place.directory();
+                self.artifacts.is_some_and(|artifacts| artifacts.is_own(written, base))
+            }
+            _ => false,
+        });
     }
 
     /// `None` where there is a mistake, which is noted.
@@ -194,13 +220,25 @@ impl Reader<'_> {
             self.mistakes.suggest(&entry.node.place, Code::Refused, message, "1 allows what the other has");
             return None;
         }
-        for stage in self.chosen(entry, definition, wanted)? {
+        let chosen = self.chosen(entry, definition, wanted)?;
+        // Cells of the same stage that are left out.
+        let named = chosen.first().map(|&stage| self.stages[stage].name.clone());
+        self.leave_out(entry, |other| Some(&other.name) == named.as_ref() && wanted.is_none());
+        for stage in chosen {
             let against = self.against(entry, definition, stage, against)?;
             self.check_samples(entry, definition, stage);
             let place = entry.place.clone();
             self.gates.all.push(Gate { definition, limit: value, stage, against, place });
         }
         Some(())
+    }
+
+    /// Notes a gate on stages that are left out.
+    fn leave_out(&mut self, entry: &Entry, is_meant: impl Fn(&LeftOut) -> bool) {
+        for other in self.left_out.iter().filter(|other| is_meant(other)) {
+            let (stage, why) = (other.label(), other.why.clone());
+            self.gates.not_judged.push(NotJudged::of(entry, stage, why));
+        }
     }
 
     /// Indices of the stages that a gate is for.
@@ -212,6 +250,9 @@ impl Reader<'_> {
                 let name = node.text("stage", self.mistakes)?;
                 let named = |stage: &RecipeStage| stage.is_named(name);
                 let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
+                let name = name.to_owned();
+                self.leave_out(entry, |other| other.is_named(&name));
+                let (name, stages) = (name.as_str(), &self.stages[..self.written]);
                 if chosen.is_empty() && self.left_out.iter().any(|other| other.is_named(name)) {
                     return None;
                 }
@@ -239,6 +280,9 @@ impl Reader<'_> {
                 let Some(last) = last else {
                     // One that is left out may measure it.
                     if !self.left_out.is_empty() {
+                        let labels: Vec<String> = self.left_out.iter().map(LeftOut::label).collect();
+                        let why = "no stage of this run measures it, and these are left out".to_owned();
+                        self.gates.not_judged.push(NotJudged::of(entry, labels.join(", "), why));
                         return None;
                     }
                     let message = format!("`{}` needs a stage that measures it", entry.key);

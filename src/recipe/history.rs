@@ -13,6 +13,7 @@ pub use table::{TableReport, TableRow};
 use super::gates::GateResult;
 use super::lock::{Lock, Released};
 use super::released;
+use super::run_report::RunVerdict;
 use crate::progress::Progress;
 use crate::stages::summary::Figures;
 use crate::store::configuration::{self, CacheOptions};
@@ -84,6 +85,9 @@ pub struct PastRun {
     /// Whether it passed; absent of a lock, which says nothing of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passed: Option<bool>,
+    /// The same, and whether there was anything to judge; absent of a lock, and of reports of an older slmc.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<RunVerdict>,
     /// Its stages.
     pub stages: Vec<PastStage>,
     /// Its gates.
@@ -159,6 +163,42 @@ pub fn history(
     Ok(HistoryReport { runs, courses })
 }
 
+impl PastRun {
+    /// Whether another run may be of the same recipe: a lock may have been copied under any name.
+    fn may_be_of_recipe(&self, other: &PastRun) -> bool {
+        self.recipe == other.recipe || self.passed.is_none() || other.passed.is_none()
+    }
+}
+
+impl HistoryReport {
+    /// The recipes, each once, of which there are reports.
+    fn recipes(&self) -> Vec<&str> {
+        let mut recipes: Vec<&str> = Vec::new();
+        for run in self.runs.iter().filter(|run| run.passed.is_some()) {
+            if !recipes.contains(&run.recipe.as_str()) {
+                recipes.push(&run.recipe);
+            }
+        }
+        recipes
+    }
+
+    /// What is to be said before everything else.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let recipes = self.recipes();
+        if recipes.len() > 1 {
+            remarks.push(format!(
+                "runs of different recipes ({}): a change is that of the last run since the one before it of the same recipe",
+                recipes.join(", ")
+            ));
+        }
+        if self.courses.is_empty() {
+            remarks.push("nothing was measured in these runs, or their results are in none of the caches".to_owned());
+        }
+        remarks
+    }
+}
+
 struct Reader<'r> {
     cache: &'r CacheOptions,
     /// Opened with the first lock.
@@ -200,6 +240,7 @@ impl Reader<'_> {
                 recipe: recipe.clone(),
                 tool: lock.tool().to_owned(),
                 passed: None,
+                verdict: None,
                 stages: stages.map(|(label, released)| of_lock(label, &released, &chain, self.progress)).collect(),
                 gates: Vec::new(),
             })
@@ -259,6 +300,7 @@ struct Stored {
     recipe: String,
     tool: String,
     passed: bool,
+    verdict: Option<RunVerdict>,
     stages: Vec<StoredStage>,
     gates: Vec<GateResult>,
 }
@@ -313,6 +355,7 @@ fn read_run(path: &Path) -> Result<Option<PastRun>, HistoryError> {
         recipe: stored.recipe,
         tool: stored.tool,
         passed: Some(stored.passed),
+        verdict: stored.verdict,
         stages: stages.collect(),
         gates: stored.gates,
     }))
@@ -337,7 +380,11 @@ fn courses(runs: &[PastRun]) -> Vec<Course> {
             if values.iter().all(Option::is_none) {
                 continue;
             }
-            let mut known = values.iter().rev().flatten();
+            // A change is one of the same recipe, whatever stands between.
+            let last = runs.last();
+            let alike = runs.iter().zip(&values).filter(|(run, _)| last.is_some_and(|last| last.may_be_of_recipe(run)));
+            let alike: Vec<f64> = alike.filter_map(|(_, value)| *value).collect();
+            let mut known = alike.iter().rev();
             let change = match (known.next(), known.next()) {
                 (Some(last), Some(before)) if *before != 0.0 && values.last().is_some_and(Option::is_some) => {
                     Some(last / before - 1.0)
@@ -374,6 +421,7 @@ mod tests {
             recipe: String::new(),
             tool: String::new(),
             passed: None,
+            verdict: None,
             stages: vec![stage],
             gates: Vec::new(),
         }

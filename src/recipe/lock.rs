@@ -30,7 +30,7 @@ use crate::machine::{numerics_class, tool};
 use crate::store::{Digest, canonical};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -199,28 +199,52 @@ impl Lock {
         self
     }
 
-    /// Refuses an input that is another than the stored lock has.
-    pub(super) fn check_inputs(&self, stored: &Lock, path: &Path) -> Result<(), RecipeError> {
-        let differing =
-            self.inputs.iter().find(|(name, hash)| stored.inputs.get(*name).is_some_and(|other| other != *hash));
-        match differing {
-            None => Ok(()),
-            Some((name, hash)) => Err(RecipeError::LockDiffers {
-                path: path.to_owned(),
-                difference: format!("`{name}` has SHA-256 {}, expected {}", bare(hash), bare(&stored.inputs[name])),
-            }),
+    /// Refuses the lock of another recipe, in which no stage has the name of one of this recipe.
+    pub(super) fn check_recipe(&self, stored: &Lock, names: &[&str], path: &Path) -> Result<(), RecipeError> {
+        let labels: BTreeSet<&str> =
+            stored.stages.values().flat_map(|stages| stages.keys().map(String::as_str)).collect();
+        // A cell or a target may have been added to a stage.
+        let is_of = |label: &str, name: &str| {
+            label.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let common = labels.iter().any(|label| names.iter().any(|name| is_of(label, name)));
+        if common || labels.is_empty() || names.is_empty() || self.recipe == stored.recipe {
+            return Ok(());
         }
+        let stages = labels.into_iter().collect::<Vec<_>>().join(", ");
+        Err(RecipeError::LockOfAnother { path: path.to_owned(), stages })
     }
 
-    /// Refuses anything that a run would write into the stored lock, as far as it is known before any stage.
-    pub(super) fn check_locked(&self, stored: &Lock, path: &Path) -> Result<(), RecipeError> {
+    /// Refuses inputs that are others than the stored lock has, naming each.
+    pub(super) fn check_inputs(&self, stored: &Lock, path: &Path) -> Result<(), RecipeError> {
+        let difference = |(name, hash): (&String, &String)| {
+            let other = stored.inputs.get(name).filter(|other| *other != hash)?;
+            Some(format!("`{name}` has SHA-256 {}, expected {}", bare(hash), bare(other)))
+        };
+        let differences: Vec<String> = self.inputs.iter().filter_map(difference).collect();
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RecipeError::LockDiffers { path: path.to_owned(), difference: differences.join("; ") })
+    }
+
+    /// Refuses anything that a run would write into the stored lock, as far as it is known before any stage. `has_results`
+    /// says whether any stage of the recipe has a result that locks hold.
+    pub(super) fn check_locked(&self, stored: &Lock, path: &Path, has_results: bool) -> Result<(), RecipeError> {
         self.check_inputs(stored, path)?;
-        let fault = if let Some(new) = self.inputs.keys().find(|name| !stored.inputs.contains_key(*name)) {
-            format!("knows nothing of `{new}`")
-        } else if let Some(gone) = stored.inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
-            format!("names `{gone}`, which the recipe does not read")
+        let only = |of: &Lock, other: &Lock| -> String {
+            let names = of.inputs.keys().filter(|name| !other.inputs.contains_key(*name));
+            names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let (new, gone) = (only(self, stored), only(stored, self));
+        let fault = if !new.is_empty() {
+            format!("knows nothing of {new}")
+        } else if !gone.is_empty() {
+            format!("names {gone}, which the recipe does not read")
         } else if self.recipe != stored.recipe {
             "was written for another recipe: stages, gates or sample were changed since".to_owned()
+        } else if !has_results {
+            return Ok(());
         } else if stored.stages.is_empty() {
             INPUTS_ALONE.to_owned()
         } else if !stored.stages.contains_key(numerics_class()) {
@@ -264,6 +288,17 @@ impl Lock {
         Err(RecipeError::Locked { path: path.to_owned(), fault })
     }
 
+    /// What to say of an output that is another under the same key: something that no key knows has decided it.
+    pub(super) fn changed_output(&self, label: &str, key: &Digest, output: Option<&Digest>) -> Option<String> {
+        let stored = self.stages.get(numerics_class()).and_then(|stages| stages.get(label))?;
+        if stored.key != hashed(key) || stored.output == output.map(hashed) {
+            return None;
+        }
+        let before = stored.output.as_deref().map_or("none", bare);
+        let now = output.map_or_else(|| "none".to_owned(), ToString::to_string);
+        Some(format!("stage `{label}` has the key that it had and another output: {before} in the lock, {now} now"))
+    }
+
     /// Name and version of the program that wrote it last.
     pub(super) fn tool(&self) -> &str {
         &self.tool
@@ -288,6 +323,20 @@ impl Lock {
     /// Records a stage of this machine.
     pub(super) fn record(&mut self, label: &str, stage: LockedStage) {
         self.stages.entry(numerics_class().to_owned()).or_default().insert(label.to_owned(), stage);
+    }
+
+    /// The result of a stage of this machine is what another lock has, or none.
+    pub(super) fn keep_result_of(&mut self, other: Option<&Lock>, label: &str) {
+        let class = numerics_class();
+        match other.and_then(|other| other.stages.get(class)?.get(label)).cloned() {
+            Some(result) => self.record(label, result),
+            None => {
+                if let Some(stages) = self.stages.get_mut(class) {
+                    stages.remove(label);
+                }
+            }
+        }
+        self.stages.retain(|_, stages| !stages.is_empty());
     }
 
     /// Writes it.
@@ -356,15 +405,40 @@ mod tests {
         // What is new or gone is refused only where nothing may change.
         let fewer = lock(&[("m", "sha256:1")]);
         assert!(fewer.check_inputs(&stored, &path).is_ok());
-        assert!(said(fewer.check_locked(&stored, &path)).contains("which the recipe does not read"));
-        assert!(said(first.check_locked(&fewer, &path)).contains("knows nothing of `a b/\"x\".txt`"));
+        assert!(said(fewer.check_locked(&stored, &path, true)).contains("which the recipe does not read"));
+        assert!(said(first.check_locked(&fewer, &path, true)).contains("knows nothing of `a b/\"x\".txt`"));
         let other = Lock { recipe: "sha256:s".to_owned(), ..first.clone() };
-        assert!(said(other.check_locked(&stored, &path)).contains("another recipe"));
-        assert!(first.check_locked(&stored, &path).is_ok());
+        assert!(said(other.check_locked(&stored, &path, true)).contains("another recipe"));
+        assert!(first.check_locked(&stored, &path, true).is_ok());
         let mut elsewhere = stored.clone();
         elsewhere.stages = BTreeMap::from([("riscv64".to_owned(), BTreeMap::new())]);
-        let error = said(first.check_locked(&elsewhere, &path));
+        let error = said(first.check_locked(&elsewhere, &path, true));
         assert!(error.contains(numerics_class()) && error.contains("it has: riscv64"), "{error}");
+        // A recipe that only watches has no results that could be held.
+        assert!(first.check_locked(&elsewhere, &path, false).is_ok());
+        // All inputs that differ are named at once.
+        let both = lock(&[("m", "sha256:4"), ("a b/\"x\".txt", "sha256:5")]);
+        let error = said(both.check_inputs(&stored, &path));
+        assert!(error.contains("`m` has SHA-256 4, expected 1") && error.contains("SHA-256 5, expected 2"), "{error}");
+    }
+
+    #[test]
+    fn the_lock_of_another_recipe_is_known_by_its_stages() {
+        let path = Path::new("a.lock");
+        let (key, output) = (Digest::of(b"k"), Digest::of(b"o"));
+        let mut stored = lock(&[]);
+        stored.record("small", LockedStage::of(&key, Some(&output)));
+        let own = Lock { recipe: "sha256:s".to_owned(), ..lock(&[]) };
+        assert!(own.check_recipe(&stored, &["smaller", "artifact"], path).is_err());
+        assert!(own.check_recipe(&stored, &["small", "artifact"], path).is_ok());
+        assert!(lock(&[]).check_recipe(&stored, &["smaller"], path).is_ok(), "the same recipe");
+        let mut cells = lock(&[]);
+        cells.record("small.w8", LockedStage::of(&key, None));
+        assert!(own.check_recipe(&cells, &["small"], path).is_ok());
+        // The same key with another output is worth a word, another key is not.
+        assert!(stored.changed_output("small", &key, Some(&output)).is_none());
+        assert!(stored.changed_output("small", &output, Some(&key)).is_none());
+        assert!(stored.changed_output("small", &key, Some(&key)).is_some_and(|said| said.contains("stage `small`")));
     }
 
     #[test]

@@ -73,8 +73,10 @@ pub(super) struct Prepared {
 /// The lock of a run.
 pub(super) struct Locking {
     pub(super) path: PathBuf,
-    /// As it is on disk.
+    /// As it is on disk; `None` too where it is to be written anew.
     pub(super) stored: Option<Lock>,
+    /// As it was on disk before the run, where it can be read.
+    pub(super) before: Option<Lock>,
     /// As it will be.
     pub(super) lock: Lock,
 }
@@ -116,25 +118,40 @@ pub(super) fn prepare_with(
 fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result<Locking, RecipeError> {
     let path = lock::beside(&options.recipe);
     let mut found = Lock::of(recipe, &options.recipe, hashes)?;
-    let stored = if options.update_lock { None } else { Lock::read(&path)? };
+    // What cannot be read is written anew too.
+    let before = if options.update_lock { Lock::read(&path).ok().flatten() } else { Lock::read(&path)? };
+    let stored = before.clone().filter(|_| !options.update_lock);
     // What a condition leaves out today is there on another day, with what it reads.
     if let Some(stored) = stored.as_ref().filter(|_| !recipe.left_out.is_empty()) {
         found.keep_inputs_of(stored);
     }
+    let names: Vec<&str> = recipe
+        .stages
+        .iter()
+        .map(|stage| stage.name.as_str())
+        .chain(recipe.left_out.iter().map(|other| other.name.as_str()))
+        .collect();
+    let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
+    let left_out = |label: &str| recipe.left_out.iter().any(|other| other.is_named(label));
+    let has = |label: &str| labels.iter().any(|own| own == label) || left_out(label);
     let lock = match &stored {
         None if options.locked => return Err(RecipeError::Locked { path, fault: "is not there".to_owned() }),
-        None => found,
+        // What one stage alone does not compute stays.
+        None => match before.as_ref().filter(|_| options.only.is_some()) {
+            Some(before) => found.with_stages_of(before, &has),
+            None => found,
+        },
         Some(stored) => {
+            found.check_recipe(stored, &names, &path)?;
+            let has_results = (0..recipe.stages.len()).any(|stage| recipe.is_held(stage));
             match options.locked {
-                true => found.check_locked(stored, &path)?,
+                true => found.check_locked(stored, &path, has_results)?,
                 false => found.check_inputs(stored, &path)?,
             }
-            let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
-            let left_out = |label: &str| recipe.left_out.iter().any(|other| other.is_named(label));
-            found.with_stages_of(stored, &|label| labels.iter().any(|own| own == label) || left_out(label))
+            found.with_stages_of(stored, &has)
         }
     };
-    Ok(Locking { path, stored, lock })
+    Ok(Locking { path, stored, before, lock })
 }
 
 impl Prepared {
@@ -288,7 +305,7 @@ fn settle(
     Ok(())
 }
 
-fn left_out(stage: &LeftOut) -> LeftOutStage {
+pub(super) fn left_out(stage: &LeftOut) -> LeftOutStage {
     LeftOutStage { stage: stage.label(), why: stage.why.clone() }
 }
 

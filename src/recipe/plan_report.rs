@@ -7,6 +7,7 @@ use crate::report::annotation::{Annotation, Level};
 use crate::report::{Align, Report, Table, visible};
 use crate::stages::{Cost, DeviceNeed, Prediction};
 use crate::trust::KeyPlace;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -101,7 +102,7 @@ pub struct Estimate {
 }
 
 /// A stage that a condition leaves out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LeftOutStage {
     /// Its name.
     pub stage: String,

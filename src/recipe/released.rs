@@ -34,6 +34,17 @@ impl<'a> Artifacts<'a> {
         Artifacts { recipe, chain, directory }
     }
 
+    /// Whether what a gate names is the lock of this recipe, by the word or by its path.
+    pub(super) fn is_own(&self, written: &str, base: &Path) -> bool {
+        let own = lock::beside(self.recipe);
+        let same = |path: &Path| {
+            path == own
+                || std::fs::canonicalize(path)
+                    .is_ok_and(|path| std::fs::canonicalize(&own).is_ok_and(|own| own == path))
+        };
+        written == OWN || (is_lock(written) && same(&base.join(written)))
+    }
+
     /// The artifact of a stage by the lock that `written` names, a path being relative to `base`. `None` where the own lock is
     /// not there yet, or has no such stage: nothing is released. The error is for a person.
     pub(super) fn find(&self, written: &str, base: &Path, stage: &str) -> Result<Option<PathBuf>, String> {

@@ -229,7 +229,10 @@ pub fn write(requests: &[Request], report: &RunReport) -> Result<String, ReportE
                 atomic::write_file(path, format.magic(), |file| file.write_all(text.as_bytes()))?;
             }
             Request::GitHub => {
-                let annotations: Vec<Annotation> = report.gates.iter().filter_map(|gate| gate.annotation()).collect();
+                let of_gates = report.gates.iter().filter_map(|gate| gate.annotation());
+                let of_stages = report.stages.iter().filter_map(|stage| stage.annotation());
+                let left_out = report.not_judged.iter().map(|gate| gate.annotation());
+                let annotations: Vec<Annotation> = of_gates.chain(of_stages).chain(left_out).collect();
                 out.push_str(&github(&annotations));
                 of_job("GITHUB_STEP_SUMMARY", &markdown::render(report))?;
                 of_job("GITHUB_OUTPUT", &outputs(report))?;
@@ -251,7 +254,8 @@ fn of_job(variable: &str, text: &str) -> Result<(), ReportError> {
 /// Lines `name=value` for the steps after this one; a value has no line end, since names of gates have none.
 fn outputs(report: &RunReport) -> String {
     let failed: Vec<&str> = report.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.gate.as_str()).collect();
-    format!("passed={}\nfailed_gates={}\n", report.passed, failed.join(","))
+    let verdict = report.verdict.words().replace(' ', "_");
+    format!("verdict={verdict}\npassed={}\nfailed_gates={}\n", report.passed, failed.join(","))
 }
 
 /// The annotations of a recipe's mistakes, if GitHub's were asked for.
@@ -272,8 +276,9 @@ fn github(annotations: &[Annotation]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gates::{GateResult, GateVerdict};
-    use super::super::run_report::{InputDigest, SampleResult, StageResult, Status};
+    use super::super::gates::{GateResult, GateVerdict, NotJudged};
+    use super::super::plan_report::LeftOutStage;
+    use super::super::run_report::{InputDigest, RunVerdict, SampleResult, StageResult, Status};
     use super::*;
     use serde_json::json;
 
@@ -300,9 +305,11 @@ mod tests {
             status,
             cost: None,
             made_in: None,
+            why: Some(HOSTILE.to_owned()),
             output: Some(PathBuf::from(HOSTILE)),
             sha256: Some("00".to_owned()),
             report: Some(report),
+            place: (PathBuf::from("a.toml"), 3),
         };
         let matrices = json!([{"name": HOSTILE, "scheme": "w8", "relative_error": 0.1}]);
         let curve = json!([[0, 4.0], [1, 3.0]]);
@@ -333,7 +340,16 @@ mod tests {
             .map(|(name, verdict)| gate(name, verdict))
             .to_vec(),
             samples: vec![SampleResult { of: HOSTILE.to_owned(), text: HOSTILE.to_owned() }],
+            left_out: vec![LeftOutStage { stage: "late".to_owned(), why: HOSTILE.to_owned() }],
+            not_judged: vec![NotJudged {
+                gate: "accuracy_min".to_owned(),
+                stage: "late".to_owned(),
+                file: "a.toml".to_owned(),
+                line: 9,
+                why: HOSTILE.to_owned(),
+            }],
             passed: false,
+            verdict: RunVerdict::NotPassed,
         }
     }
 
@@ -366,8 +382,8 @@ mod tests {
     fn junit_is_in_the_dialect_that_all_readers_take() {
         let text = Format::Junit.render(&report()).expect("renders");
         let suites = text.lines().nth(1).and_then(|line| line.split_once('>')).expect("an element").0;
-        assert_eq!(suites, "<testsuites name=\"slmc\" tests=\"8\" failures=\"1\" errors=\"2\" time=\"0.000\"");
-        for (element, expected) in [("testcase", 8), ("failure", 1), ("error", 2), ("skipped", 1)] {
+        assert_eq!(suites, "<testsuites name=\"slmc\" tests=\"10\" failures=\"2\" errors=\"2\" time=\"0.000\"");
+        for (element, expected) in [("testcase", 10), ("failure", 2), ("error", 2), ("skipped", 2)] {
             let (starts, ends) = (format!("<{element} "), format!("</{element}>"));
             assert_eq!((text.matches(&starts).count(), text.matches(&ends).count()), (expected, expected), "{text}");
         }

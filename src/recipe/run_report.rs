@@ -1,12 +1,13 @@
 //! The result of a recipe: the results and figures of every stage, the gates, the sample. Figures come from the stages'
 //! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
-use super::gates::GateResult;
-use super::plan_report::duration;
+use super::gates::{GateResult, NotJudged};
+use super::plan_report::{LeftOutStage, duration};
+use crate::report::annotation::{Annotation, Level};
 use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub enum Status {
     DoesNotFit,
     /// An input is missing, because a stage before it gave no output.
     NotRun,
+    /// Nothing was to be computed, and its result is in none of the caches.
+    NotCached,
 }
 
 /// One stage.
@@ -43,6 +46,9 @@ pub struct StageResult {
     /// What it took when it was made, where its result was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub made_in: Option<Cost>,
+    /// Why it has no result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
@@ -52,6 +58,9 @@ pub struct StageResult {
     /// The subcommand's report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
+    /// File and line in the recipe.
+    #[serde(skip)]
+    pub place: (PathBuf, usize),
 }
 
 /// A text continued.
@@ -101,6 +110,12 @@ pub struct RunReport {
     pub stages: Vec<StageResult>,
     /// In the order of the recipe.
     pub gates: Vec<GateResult>,
+    /// Stages that a condition leaves out, with what reads them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutStage>,
+    /// Gates that nothing is measured for, since their stages are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_judged: Vec<NotJudged>,
     /// Samples of the model and of the last artifact.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampleResult>,
@@ -110,8 +125,33 @@ pub struct RunReport {
     /// Files that state how the artifacts were made, and which gates they passed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attestations: Vec<PathBuf>,
-    /// Whether every stage gave a result and every gate holds.
+    /// Whether every stage gave a result and every gate holds, one at least of those that the recipe has being judged.
     pub passed: bool,
+    /// The same, and whether there was anything to judge.
+    pub verdict: RunVerdict,
+}
+
+/// How a run came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunVerdict {
+    /// Every stage gave a result and every gate that could be judged holds.
+    Passed,
+    /// Not so.
+    NotPassed,
+    /// Conditions leave out every stage, or the stage of every gate.
+    NotJudged,
+}
+
+impl RunVerdict {
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            RunVerdict::Passed => "passed",
+            RunVerdict::NotPassed => "not passed",
+            RunVerdict::NotJudged => "not judged",
+        }
+    }
 }
 
 impl StageResult {
@@ -134,10 +174,23 @@ impl StageResult {
             (Status::Cached, None) => ", cached".to_owned(),
             (Status::NotRun, _) => return "not run".to_owned(),
             (Status::DoesNotFit, _) => return "does not fit".to_owned(),
+            (Status::NotCached, _) => return "in none of the caches".to_owned(),
             (Status::Done, _) => String::new(),
         };
         let words = stages::named(self.kind).zip(self.figures()).and_then(|(kind, figures)| kind.summary(&figures));
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
+    }
+
+    /// For the checks of a pull request; `None` where there is a result, or a stage before it has the fault.
+    pub(super) fn annotation(&self) -> Option<Annotation> {
+        let short = match self.status {
+            Status::Done | Status::Cached | Status::NotRun => return None,
+            Status::DoesNotFit => "the model does not fit its target",
+            Status::NotCached => "its result is in none of the caches",
+        };
+        let message = self.why.clone().unwrap_or_else(|| short.to_owned());
+        let ((file, line), title) = (self.place.clone(), format!("slmc stage {}", self.stage));
+        Some(Annotation { level: Level::Error, file, line, column: 1, end_column: 1, title, message })
     }
 
     /// What was changed or left out of the data files that it read.
@@ -150,7 +203,7 @@ impl StageResult {
         match self.status {
             Status::Done => "this run",
             Status::Cached => "cache",
-            Status::DoesNotFit | Status::NotRun => "-",
+            Status::DoesNotFit | Status::NotRun | Status::NotCached => "-",
         }
     }
 
@@ -181,6 +234,25 @@ impl StageResult {
 /// A figure of what a stage took; in brackets of when it was made, where that was earlier.
 fn took(cost: Option<Cost>, made_in: Option<Cost>, figure: impl Fn(Cost) -> Option<String>) -> Option<String> {
     cost.and_then(&figure).or_else(|| made_in.and_then(&figure).map(|text| format!("({text})")))
+}
+
+impl RunReport {
+    /// Why results that had to come from caches did not, a stage each.
+    pub fn not_cached(&self) -> impl Iterator<Item = &str> {
+        let missing = self.stages.iter().filter(|stage| stage.status == Status::NotCached);
+        missing.filter_map(|stage| stage.why.as_deref())
+    }
+
+    /// What conditions leave out, a line each; nothing where they leave out nothing.
+    pub(super) fn absent(&self) -> Vec<String> {
+        let stages = self.left_out.iter().map(|other| format!("left out: {}: {}", other.stage, other.why));
+        let gates = self.not_judged.iter().map(|gate| format!("not judged: {}", gate.words()));
+        let mut lines: Vec<String> = stages.chain(gates).collect();
+        if self.verdict == RunVerdict::NotJudged {
+            lines.push("not judged: no gate, or no stage at all, is in this run, which is not passed".to_owned());
+        }
+        lines
+    }
 }
 
 impl Report for RunReport {
@@ -237,6 +309,9 @@ impl Report for RunReport {
                     text = format!("{text}\n{} on {}: {words}", gate.gate, gate.stage);
                 }
             }
+        }
+        for (number, line) in self.absent().iter().enumerate() {
+            text = format!("{text}{}{line}", if number == 0 { "\n\n" } else { "\n" });
         }
         for sample in &self.samples {
             text = format!("{text}\n\n{}: {}", sample.of, sample.text);

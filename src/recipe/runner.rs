@@ -13,10 +13,11 @@ mod work;
 use super::cache::Made;
 use super::error::RecipeError;
 use super::forecast::Rates;
+use super::gates::GateResult;
 use super::hashes::Hashes;
-use super::plan::{self, Prepared, RunOptions};
+use super::plan::{self, Locking, Prepared, RunOptions};
 use super::reader::Recipe;
-use super::run_report::{InputDigest, RunReport, StageResult, Status};
+use super::run_report::{InputDigest, RunReport, RunVerdict, StageResult, Status};
 use super::stage::{RecipeStage, chain};
 use crate::disk::schema::nearest;
 use crate::shell::Shell;
@@ -58,13 +59,20 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
         signer: None,
     };
     run.begin()?;
-    let settled = run.stages();
+    let judged = run.stages().map(|()| run.judge());
     // What is finished is written down, whatever stopped the run.
-    let written = run.write_lock();
+    let written = run.write_lock(judged.as_ref().ok());
     run.prepared.hashes.save();
-    settled?;
+    let judged = judged?;
     written?;
-    run.report()
+    run.report(judged)
+}
+
+/// The results of all stages, every one being settled, and what the gates say of them.
+struct Judged {
+    results: Vec<StageResult>,
+    gates: Vec<GateResult>,
+    verdict: RunVerdict,
 }
 
 /// The stages that are to have a result: all, or those that `--only` names.
@@ -125,7 +133,11 @@ impl Run<'_> {
     fn begin(&mut self) -> Result<(), RecipeError> {
         let shell = self.shell;
         let writes = self.options.settings.is_empty();
-        if let Some(locking) = self.prepared.lock.as_mut().filter(|locking| writes && locking.stored.is_none()) {
+        // A lock that gates compare with is not emptied before they have been judged.
+        let compared = self.prepared.recipe.gates.by_own_lock;
+        let begins =
+            |locking: &&mut Locking| writes && locking.stored.is_none() && !(compared && locking.before.is_some());
+        if let Some(locking) = self.prepared.lock.as_mut().filter(begins) {
             locking.lock.write(&locking.path)?;
             shell.status("Locked", locking.path.display());
             locking.stored = Some(locking.lock.clone());
@@ -308,36 +320,64 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes what the stages gave into the lock, where it says something else.
-    fn write_lock(&self) -> Result<(), RecipeError> {
-        match &self.prepared.lock {
-            // What a command line sets is not what the recipe gives.
-            Some(locking)
-                if !self.options.locked
-                    && self.options.settings.is_empty()
-                    && locking.stored.as_ref() != Some(&locking.lock) =>
-            {
-                Ok(locking.lock.write(&locking.path)?)
+    /// What the gates say, each stage being settled.
+    fn judge(&mut self) -> Judged {
+        let results: Vec<StageResult> = std::mem::take(&mut self.results).into_iter().flatten().collect();
+        let asked = |stage: usize| self.chosen.contains(&stage);
+        let gates = super::gates::verdicts(&self.prepared.recipe, &results, &asked, self.shell);
+        let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
+        let all_gave = results.iter().enumerate().all(|(index, result)| !asked(index) || gave(result));
+        let passed = all_gave && gates.iter().all(|gate| gate.passed);
+        // One stage alone has no gates.
+        let recipe = self.prepared.recipe.as_ref();
+        let unjudged = gates.is_empty() && !recipe.gates.not_judged.is_empty();
+        let nothing = recipe.stages.is_empty() && !recipe.left_out.is_empty();
+        let verdict = match passed {
+            false => RunVerdict::NotPassed,
+            true if self.options.only.is_none() && (unjudged || nothing) => RunVerdict::NotJudged,
+            true => RunVerdict::Passed,
+        };
+        Judged { results, gates, verdict }
+    }
+
+    /// Writes what the stages gave into the lock, where it says something else. What gates compare with there stays until a
+    /// run of all stages has passed them: else a second run would compare the model that missed them with itself.
+    fn write_lock(&self, judged: Option<&Judged>) -> Result<(), RecipeError> {
+        // What a command line sets is not what the recipe gives.
+        let writes = !self.options.locked && self.options.settings.is_empty();
+        let Some(locking) = self.prepared.lock.as_ref().filter(|_| writes) else { return Ok(()) };
+        let recipe = &self.prepared.recipe;
+        let mut lock = locking.lock.clone();
+        if recipe.gates.by_own_lock {
+            let passed =
+                judged.is_some_and(|judged| judged.verdict == RunVerdict::Passed) && recipe.gates.not_judged.is_empty();
+            if self.options.only.is_some() {
+                let artifacts = recipe.stages.iter().filter(|stage| stage.kind.makes() == Product::Artifact);
+                artifacts.for_each(|stage| lock.keep_result_of(locking.before.as_ref(), &stage.label()));
+            } else if !passed {
+                if judged.is_some() && locking.before.as_ref() != Some(&lock) {
+                    self.shell.note(format_args!(
+                        "{} is left as it was: its artifacts are what gates compare with, and this run has not passed them all",
+                        locking.path.display()
+                    ));
+                }
+                return Ok(());
             }
-            _ => Ok(()),
         }
+        if locking.stored.as_ref() != Some(&lock) {
+            lock.write(&locking.path)?;
+        }
+        Ok(())
     }
 
     /// Gates and samples over the results.
-    fn report(self) -> Result<RunReport, RecipeError> {
-        let Run {
-            options,
-            shell,
-            prepared: Prepared { recipe, mut hashes, .. },
-            chosen,
-            results,
-            signer,
-            release_key,
-            ..
-        } = self;
-        // Each is settled by now.
-        let results: Vec<StageResult> = results.into_iter().flatten().collect();
-        let gates = super::gates::verdicts(&recipe, &results, &|stage| chosen.contains(&stage), shell);
+    fn report(self, judged: Judged) -> Result<RunReport, RecipeError> {
+        let Run { options, shell, prepared: Prepared { recipe, mut hashes, .. }, chosen, signer, release_key, .. } =
+            self;
+        let Judged { results, gates, verdict } = judged;
+        let whole = options.only.is_none();
+        let left_out = recipe.left_out.iter().filter(|_| whole).map(plan::left_out).collect();
+        let not_judged = recipe.gates.not_judged.iter().filter(|_| whole).cloned().collect();
         let samples = match &recipe.sample {
             Some(sample) if options.only.is_none() => samples::samples(sample, &recipe, &results, options.run.seed)?,
             _ => Vec::new(),
@@ -354,8 +394,6 @@ impl Run<'_> {
             .filter(|(index, _)| chosen.contains(index))
             .map(|(_, result)| result)
             .collect();
-        let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
-        let passed = stages.iter().all(gave) && gates.iter().all(|gate| gate.passed);
         let (file, tool) = (options.recipe.display().to_string(), crate::machine::tool());
         let settings = options.settings.iter().map(ToString::to_string).collect();
         let (name, signed, attestations) = (recipe.name.clone(), Vec::new(), Vec::new());
@@ -367,16 +405,19 @@ impl Run<'_> {
             inputs,
             stages,
             gates,
+            left_out,
+            not_judged,
             samples,
             signed,
             attestations,
-            passed,
+            passed: verdict == RunVerdict::Passed,
+            verdict,
         };
         if let Some((sign, key)) = recipe.sign.as_ref().zip(release_key) {
             if report.passed {
                 report.signed = sign.write(&mut outputs, &recipe.stages, &key, shell)?;
             } else {
-                shell.note("nothing is signed: a stage gave no result, or a gate does not hold");
+                shell.note("nothing is signed: a stage gave no result, a gate does not hold, or none was judged");
             }
         }
         if let Some((attest, signer)) = recipe.attest.as_ref().zip(signer) {

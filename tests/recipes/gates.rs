@@ -25,8 +25,15 @@ fn rewritten(path: &Path, gates: &str, code: i32) -> Value {
 
 #[test]
 fn verdicts_state_bounds_and_what_is_missing() {
-    let directory = workshop(&with_gates("kld_max = 1e-9\nperplexity_ratio_max = 1e3\nram_bytes_max = 1"));
+    let gates = with_gates("kld_max = 1e-9\nperplexity_ratio_max = 1e3\nram_bytes_max = 1");
+    let directory = workshop(&gates);
     let path = directory.path();
+    // Against the model before distillation and pruning, rounding is not what the error comes from.
+    let report = json_with_code(path, "run chain.toml", 1);
+    assert!(gate(&report, "kld_max").get("contributors").is_none(), "{report}");
+    let value = gate(&report, "kld_max")["value"].as_f64().expect("a number");
+    let of_rounding = |recipe: &str| recipe.replace("reference = \"model\"", "reference = \"sparse\"");
+    fs::write(path.join("chain.toml"), of_rounding(&gates)).expect("written");
     let report = json_with_code(path, "run chain.toml", 1);
     assert_eq!(report["passed"], false);
     let missed = gate(&report, "kld_max");
@@ -49,7 +56,6 @@ fn verdicts_state_bounds_and_what_is_missing() {
         text.split_once('\n').map(|(first, _)| (first, first.replace("stop-commands::", ""))).expect("lines");
     assert!(stop.starts_with("::stop-commands::slmc-") && text.contains(&format!("\n{token}::\n")), "{text}");
     // The limit at the measured value is between the bounds: more windows would tell.
-    let value = number("value");
     let report = rewritten(path, &format!("kld_max = {value}\ntop1_min = 0"), 1);
     let undecided = gate(&report, "kld_max");
     assert_eq!((&undecided["verdict"], &undecided["passed"]), (&Value::from("undecided"), &Value::Bool(false)));
@@ -129,4 +135,34 @@ fn another_model_in_the_place_of_the_baseline_is_refused() {
     let output = run(path, "run chain.toml");
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("other.slm"), "{}", stderr(&output));
+}
+
+#[test]
+fn gates_that_conditions_leave_out_are_listed_and_not_passed() {
+    let chain = CHAIN.replace("[stages.quality]\n", "[stages.quality]\nwhen = \"env:MEASURED\"\n");
+    let directory = workshop(&chain);
+    let path = directory.path();
+    // Those on artifacts are left.
+    let report = json_with_code(path, "run chain.toml", 0);
+    assert_eq!((&report["verdict"], &report["passed"]), (&Value::from("passed"), &Value::Bool(true)));
+    let not_judged = report["not_judged"].as_array().expect("gates without a stage");
+    let names: Vec<&str> = not_judged.iter().filter_map(|gate| gate["gate"].as_str()).collect();
+    assert_eq!((names, &not_judged[1]["stage"]), (vec!["kld_max", "top1_min"], &Value::from("quality")), "{report}");
+    assert_eq!(report["left_out"][0]["stage"], "quality");
+    fs::write(path.join("chain.toml"), chain.replace("file_bytes_max = 1_000_000\n", "")).expect("written");
+    let kinds = ["text=a.txt", "json=a.json", "markdown=a.md", "junit=a.xml", "html=a.html", "github"];
+    let line = kinds.map(|kind| format!("--report {kind}")).join(" ");
+    let output = run(path, format!("run chain.toml {line}").as_str());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(stdout.matches("::warning file=chain.toml,line=").count(), 2, "{stdout}");
+    let read = |name: &str| fs::read_to_string(path.join(name)).expect(name);
+    let report: Value = serde_json::from_str(&read("a.json")).expect("JSON");
+    assert_eq!((&report["verdict"], &report["passed"]), (&Value::from("not_judged"), &Value::Bool(false)));
+    for expected in ["left out: quality: `when` does not hold", "not judged: top1_min on quality: "] {
+        assert!(read("a.txt").contains(expected), "{}", read("a.txt"));
+    }
+    assert!(!read("a.md").contains("✅") && read("a.md").contains("not judged"), "{}", read("a.md"));
+    assert_eq!((read("a.xml").matches("<skipped ").count(), read("a.xml").matches("<testcase ").count()), (3, 8));
+    assert!(read("a.html").contains("not judged, no gate is judged") && read("a.html").contains("Left out"));
 }

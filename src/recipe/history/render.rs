@@ -4,6 +4,7 @@
 use super::{Course, HistoryReport, PastRun};
 use crate::disk::atomic::{self, AtomicError};
 use crate::recipe::reports::markdown::inline;
+use crate::recipe::run_report::RunVerdict;
 use crate::report::figure::{self, Line};
 use crate::report::page::{Page, Section, figure_with_table, table};
 use crate::report::{Align, Report, Table, grouped, json_line, visible};
@@ -139,6 +140,7 @@ impl HistoryReport {
     fn run_rows(&self) -> Vec<[String; 5]> {
         let row = |(index, run): (usize, &PastRun)| {
             let verdict = match run.passed {
+                Some(_) if run.verdict == Some(RunVerdict::NotJudged) => "not judged",
                 Some(true) => "passed",
                 Some(false) => "not passed",
                 None => "-",
@@ -150,6 +152,10 @@ impl HistoryReport {
 
     fn markdown(&self) -> String {
         let mut out = format!("{MARKDOWN}## {}\n\n", self.title());
+        for remark in self.remarks() {
+            out.push_str(&inline(&remark));
+            out.push_str("\n\n");
+        }
         let rows = self.run_rows().into_iter().map(|row| row.to_vec()).collect();
         rows_of(&mut out, &["run", "from", "recipe", "tool", "verdict"].map(str::to_owned), rows);
         let rows = self.courses.iter().map(|course| self.cells(course)).chain(self.gates()).collect();
@@ -208,6 +214,7 @@ impl HistoryReport {
         let heading = html! {
             h1 { (self.title()) }
             p { "Each figure of each stage, run by run, in the order in which the runs were named." }
+            @for remark in self.remarks() { p { (visible(&remark)) } }
         };
         let title = self.title();
         Page { magic: HTML, title, heading, sections, footer: "slmc report, schema slmc.history/1".to_owned() }.render()
@@ -278,6 +285,7 @@ impl Report for HistoryReport {
         for gate in self.gates() {
             figures.row(gate);
         }
-        visible(&format!("{runs}\n\n{figures}"))
+        let remarks: String = self.remarks().iter().map(|remark| format!("\n{remark}\n")).collect();
+        visible(&format!("{runs}\n{remarks}\n{figures}"))
     }
 }

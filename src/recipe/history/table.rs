@@ -21,6 +21,8 @@ const TOKENS: (NonZeroUsize, usize) = (NonZeroUsize::new(16).unwrap(), 32);
 pub struct TableRow {
     /// The run that made it.
     pub run: String,
+    /// Its recipe.
+    pub recipe: String,
     /// The stage, with the target where it has several.
     pub artifact: String,
     /// The target.
@@ -113,6 +115,7 @@ fn row(
     };
     Some(TableRow {
         run: run.name.clone(),
+        recipe: run.recipe.clone(),
         artifact: stage.stage.clone(),
         target,
         bits_per_weight: report.get("bits_per_weight").and_then(Value::as_f64),
@@ -224,7 +227,9 @@ impl Report for TableReport {
 
     fn text(&self) -> String {
         let (left, right) = (Align::Left, Align::Right);
-        let mut table = Table::new([
+        let several = self.rows.iter().any(|row| row.recipe != self.rows[0].recipe);
+        let recipe = several.then(|| ("recipe".to_owned(), left));
+        let headings = [
             ("artifact", left),
             ("target", left),
             ("bits/weight", right),
@@ -234,10 +239,12 @@ impl Report for TableReport {
             ("latency", left),
             ("accuracy", left),
             ("power", left),
-        ]);
+        ];
+        let headings = headings.map(|(heading, align)| (heading.to_owned(), align));
+        let mut table = Table::of(recipe.into_iter().chain(headings).collect());
         let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), grouped);
         for row in &self.rows {
-            table.row([
+            let cells = [
                 row.artifact.as_str(),
                 &row.target,
                 &row.bits_per_weight.map_or_else(|| "-".to_owned(), |bits| format!("{bits:.2}")),
@@ -247,7 +254,9 @@ impl Report for TableReport {
                 &row.latency_words(),
                 &row.quality_words(),
                 row.power,
-            ]);
+            ];
+            let recipe = several.then_some(row.recipe.as_str());
+            table.row(recipe.into_iter().chain(cells));
         }
         visible(&table.to_string())
     }
@@ -272,6 +281,7 @@ mod tests {
     #[test]
     fn artifacts_of_one_length_have_the_quality_of_their_own_cell() {
         let mut run = PastRun {
+            verdict: None,
             name: String::new(),
             recipe: String::new(),
             tool: String::new(),

@@ -3,11 +3,12 @@
 //! that are unique.
 //!
 //! ```text
-//! stage   done, cached: a pass      does not fit, not run: skipped
+//! stage   done, cached: a pass      does not fit: failure        not in the caches: error      not run: skipped
 //! gate    passed: a pass            missed: failure      undecided, not measured: error
+//! what a condition leaves out, stages and gates: skipped
 //! ```
 
-use crate::recipe::gates::{GateResult, GateVerdict};
+use crate::recipe::gates::{GateResult, GateVerdict, NotJudged};
 use crate::recipe::run_report::{RunReport, StageResult, Status};
 use maud::html;
 
@@ -33,6 +34,15 @@ pub(super) const MAGIC: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<tes
 pub(super) fn render(report: &RunReport) -> String {
     let mut cases: Vec<Case> = report.stages.iter().map(|stage| of_stage(report, stage)).collect();
     cases.extend(report.gates.iter().map(|gate| of_gate(report, gate)));
+    let skipped = |class: &str, name: String, kind, why: &str| Case {
+        class: format!("{}.{class}", report.recipe),
+        name,
+        seconds: 0.0,
+        outcome: Some(Outcome { element: "skipped", kind, message: why.to_owned(), text: String::new() }),
+    };
+    cases.extend(report.left_out.iter().map(|other| skipped("stage", other.stage.clone(), "left out", &other.why)));
+    let name = |gate: &NotJudged| format!("{} on {}", gate.gate, gate.stage);
+    cases.extend(report.not_judged.iter().map(|gate| skipped("gate", name(gate), "not judged", &gate.why)));
     let count = |element: &str| {
         let outcomes = cases.iter().filter_map(|case| case.outcome.as_ref());
         outcomes.filter(|outcome| outcome.element == element).count()
@@ -86,18 +96,19 @@ fn of_gate(report: &RunReport, gate: &GateResult) -> Case {
 fn of_stage(report: &RunReport, stage: &StageResult) -> Case {
     let outcome = match stage.status {
         Status::Done | Status::Cached => None,
-        Status::DoesNotFit => Some(("does not fit", "the model does not fit its target")),
-        Status::NotRun => Some(("not run", "a stage before it gave no output")),
+        Status::DoesNotFit => Some(("failure", "does not fit", "the model does not fit its target")),
+        Status::NotCached => Some(("error", "not cached", "its result is in none of the caches")),
+        Status::NotRun => Some(("skipped", "not run", "a stage before it gave no output")),
     };
     Case {
         class: format!("{}.stage", report.recipe),
         name: stage.stage.clone(),
         seconds: stage.cost.map_or(0.0, |cost| cost.seconds),
-        outcome: outcome.map(|(kind, message)| Outcome {
-            element: "skipped",
+        outcome: outcome.map(|(element, kind, message)| Outcome {
+            element,
             kind,
             message: message.to_owned(),
-            text: String::new(),
+            text: stage.why.clone().unwrap_or_default(),
         }),
     }
 }

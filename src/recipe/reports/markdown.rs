@@ -2,7 +2,7 @@
 //! 1 MiB and shows little of long ones, so whole sections beyond 64 KiB are left out, and it says which.
 
 use crate::recipe::plan_report::PlanReport;
-use crate::recipe::run_report::RunReport;
+use crate::recipe::run_report::{RunReport, RunVerdict};
 use crate::report::visible;
 use std::fmt::Write;
 
@@ -43,10 +43,15 @@ pub(super) fn plan(report: &PlanReport) -> String {
 
 /// The whole text.
 pub(super) fn render(report: &RunReport) -> String {
-    let mark = if report.passed { "✅ passed" } else { "❌ not passed" };
-    let mut out = format!("{MAGIC}## {}: {mark}\n", inline(&report.recipe));
+    let mark = match report.verdict {
+        RunVerdict::Passed => "✅",
+        RunVerdict::NotPassed => "❌",
+        RunVerdict::NotJudged => "⚠️",
+    };
+    let mut out = format!("{MAGIC}## {}: {mark} {}\n", inline(&report.recipe), report.verdict.words());
     let sections = [
         ("gates", gates(report)),
+        ("what is left out", absent(report)),
         ("stages", stages(report)),
         ("samples", samples(report)),
         ("inputs", inputs(report)),
@@ -87,6 +92,10 @@ fn gates(report: &RunReport) -> String {
         }
     }
     out
+}
+
+fn absent(report: &RunReport) -> String {
+    report.absent().iter().map(|line| format!("- {}\n", inline(line))).collect()
 }
 
 fn stages(report: &RunReport) -> String {

@@ -4,7 +4,7 @@
 mod facts;
 
 use crate::recipe::gates::GateVerdict;
-use crate::recipe::run_report::RunReport;
+use crate::recipe::run_report::{RunReport, RunVerdict};
 use crate::report::figure::{self, Range};
 use crate::report::page::{Page, Section, table};
 use crate::report::visible;
@@ -15,11 +15,17 @@ pub(super) const MAGIC: &str = "<!DOCTYPE html><!-- slmc run -->";
 
 /// The whole page.
 pub(super) fn render(report: &RunReport) -> String {
-    let verdict = if report.passed { "passed" } else { "not passed" };
+    let verdict = report.verdict.words();
+    let (good, bad) = (report.verdict == RunVerdict::Passed, report.verdict == RunVerdict::NotPassed);
+    let mark = match report.verdict {
+        RunVerdict::Passed => "✓ ",
+        RunVerdict::NotPassed => "✗ ",
+        RunVerdict::NotJudged => "? ",
+    };
     let heading = html! {
         h1 { (visible(&report.recipe)) }
-        p.verdict.good[report.passed].bad[!report.passed] {
-            span aria-hidden="true" { (if report.passed { "✓ " } else { "✗ " }) }
+        p.verdict.good[good].bad[bad] {
+            span aria-hidden="true" { (mark) }
             (verdict) ", " (summary(report))
         }
     };
@@ -37,6 +43,7 @@ pub(super) fn render(report: &RunReport) -> String {
 fn sections(report: &RunReport) -> Vec<Section> {
     let all = [
         ("gates", "Gates", gates(report)),
+        ("absent", "Left out", absent(report)),
         ("stages", "Stages", Some(stages(report))),
         ("samples", "Samples", samples(report)),
         ("quality", "Size and quality", facts::quality(report)),
@@ -54,6 +61,7 @@ fn sections(report: &RunReport) -> Vec<Section> {
 fn summary(report: &RunReport) -> String {
     let held = report.gates.iter().filter(|gate| gate.passed).count();
     let gates = match report.gates.len() {
+        0 if !report.not_judged.is_empty() => "no gate is judged".to_owned(),
         0 => "no gates".to_owned(),
         all => format!("{held} of {all} gates hold"),
     };
@@ -104,6 +112,11 @@ fn gates(report: &RunReport) -> Option<Markup> {
             }
         }
     })
+}
+
+fn absent(report: &RunReport) -> Option<Markup> {
+    let lines = report.absent();
+    (!lines.is_empty()).then(|| html! { ul { @for line in &lines { li { (visible(line)) } } } })
 }
 
 fn stages(report: &RunReport) -> Markup {

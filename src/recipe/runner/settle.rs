@@ -24,9 +24,11 @@ impl Run<'_> {
             status: Status::NotRun,
             cost: None,
             made_in: None,
+            why: None,
             output: stage.output.clone(),
             sha256: None,
             report: None,
+            place: (stage.place.source.file.clone(), stage.place.line()),
         };
         if !self.needed(index) {
             return Ok(Settled::Known(StageResult { output: None, ..result }));
@@ -47,9 +49,26 @@ impl Run<'_> {
         }
         if !may_compute {
             let why = cache::why(&self.prepared.chain, &self.options.recipe, &stage.label(), &key);
-            return Err(self.not_cached(stage.label(), why));
+            let missing = self.not_cached(stage.label(), why);
+            return if self.options.cached_only {
+                Ok(Settled::Known(self.absent(index, result, missing)))
+            } else {
+                Err(missing)
+            };
         }
         Ok(Settled::ToDo(key, result))
+    }
+
+    /// A stage that nothing computes and that no cache has: others are reported all the same. What does not fit is never kept,
+    /// so that is known by the prediction, which has the device's bytes exactly.
+    fn absent(&self, index: usize, result: StageResult, missing: RecipeError) -> StageResult {
+        let predicted = self.prepared.recipe.predictions.get(index).and_then(|own| own.device.as_ref());
+        let (status, why) = match predicted.and_then(|device| device.does_not_fit.clone()) {
+            Some(why) => (Status::DoesNotFit, why),
+            None => (Status::NotCached, missing.to_string()),
+        };
+        self.shell.status("Missing", format_args!("{}: {why}", self.number(index)));
+        StageResult { status, why: Some(why), output: None, ..result }
     }
 
     /// A result that must come from a cache and does not.
@@ -92,7 +111,13 @@ impl Run<'_> {
         let output = made.entry.output();
         let is_held = self.prepared.recipe.is_held(index);
         if let Some(locking) = self.prepared.lock.as_mut().filter(|_| is_held) {
-            locking.lock.record(&result.stage, LockedStage::of(&digest_of(&key::released(key)), output.as_ref()));
+            let key = digest_of(&key::released(key));
+            let changed =
+                locking.before.as_ref().and_then(|lock| lock.changed_output(&result.stage, &key, output.as_ref()));
+            if let Some(changed) = changed {
+                self.shell.warn(format_args!("{}: {changed}", locking.path.display()));
+            }
+            locking.lock.record(&result.stage, LockedStage::of(&key, output.as_ref()));
         }
         let report = Some(made.entry.about.report.clone());
         self.made[index] = Some(made);
@@ -144,7 +169,8 @@ impl Run<'_> {
         let result = StageResult { cost: Some(outcome.cost), ..result };
         if !outcome.passed {
             shell.warn(format_args!("stage `{label}` has no output\n{}", outcome.text));
-            return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(report), ..result });
+            let why = Some(outcome.text.trim_end().to_owned()).filter(|why| !why.is_empty());
+            return Ok(StageResult { status: Status::DoesNotFit, why, output: None, report: Some(report), ..result });
         }
         let outputs = cache::outputs(&stage);
         let entry = cache::entry(&key, &outcome, &report, &outputs)?;
