@@ -13,6 +13,12 @@ use crate::disk::atomic;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a run that waits for another says so.
+const REMINDER: Duration = Duration::from_secs(30);
+/// How often it looks whether the other is done: asking the kernel to wait would leave nobody to say anything.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The directory.
 #[derive(Clone, Debug)]
@@ -70,27 +76,31 @@ impl FileStore {
         drop(fs::remove_file(self.blob(blob)));
     }
 
-    /// Waits until no other run computes a key. `waiting` is called once if one does.
+    /// Waits until no other run computes a key. `waiting` is called if one does, at once and then every [`REMINDER`], with the
+    /// time waited.
     ///
     /// # Errors
     /// The lock's file cannot be made.
-    pub fn lock(&self, key: &Digest, waiting: impl FnOnce()) -> Result<KeyLock, StoreError> {
+    pub fn lock(&self, key: &Digest, mut waiting: impl FnMut(Duration)) -> Result<KeyLock, StoreError> {
         let folder = self.root.join("locks");
         fs::create_dir_all(&folder).map_err(StoreError::io("made", &folder))?;
         let path = folder.join(key.to_string());
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(StoreError::io("written", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                if file.lock().is_err() {
-                    return Ok(KeyLock { _file: None });
-                }
+        let (begun, mut next) = (Instant::now(), Duration::ZERO);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(KeyLock { _file: Some(file) }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(_)) => return Ok(KeyLock { _file: None }),
             }
-            Err(TryLockError::Error(_)) => return Ok(KeyLock { _file: None }),
+            let waited = begun.elapsed();
+            if waited >= next {
+                waiting(waited);
+                next = waited + REMINDER;
+            }
+            std::thread::sleep(POLL);
         }
-        Ok(KeyLock { _file: Some(file) })
     }
 
     /// A small file beside the entries.
