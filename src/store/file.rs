@@ -87,20 +87,7 @@ impl FileStore {
         let path = folder.join(key.to_string());
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(StoreError::io("written", &path))?;
-        let (begun, mut next) = (Instant::now(), Duration::ZERO);
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(KeyLock { _file: Some(file) }),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(_)) => return Ok(KeyLock { _file: None }),
-            }
-            let waited = begun.elapsed();
-            if waited >= next {
-                waiting(waited);
-                next = waited + REMINDER;
-            }
-            std::thread::sleep(POLL);
-        }
+        Ok(KeyLock { _file: locked(file, REMINDER, &mut waiting) })
     }
 
     /// A small file beside the entries.
@@ -138,6 +125,24 @@ impl FileStore {
         }
         files.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(files)
+    }
+}
+
+/// The file once it is locked; `None` where the file system has no locks.
+fn locked(file: File, reminder: Duration, waiting: &mut dyn FnMut(Duration)) -> Option<File> {
+    let (begun, mut next) = (Instant::now(), Duration::ZERO);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(_)) => return None,
+        }
+        let waited = begun.elapsed();
+        if waited >= next {
+            waiting(waited);
+            next = waited + reminder;
+        }
+        std::thread::sleep(POLL);
     }
 }
 
@@ -187,5 +192,26 @@ impl Store for FileStore {
 
     fn put_entry(&self, key: &Digest, entry: &[u8]) -> Result<(), StoreError> {
         Ok(atomic::write_file(&self.sharded("ac", key), b"", |out| out.write_all(entry))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_waits_says_so_again_and_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || File::create(directory.path().join("key")).expect("a file");
+        let mut held = locked(open(), POLL, &mut |_| panic!("nobody holds it")).expect("locked").into();
+        let mut said = Vec::new();
+        let own = locked(open(), POLL, &mut |waited| {
+            said.push(waited);
+            if said.len() == 3 {
+                held = None::<File>;
+            }
+        });
+        assert!(own.is_some() && held.is_none());
+        assert!(said.len() >= 3 && said[2] >= 2 * POLL, "{said:?}");
     }
 }
