@@ -87,6 +87,9 @@ fn learn(path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownMo
 
 /// Notes what a look at the first bytes tells of a file that cannot be what the stage takes.
 fn readable(stage: &RecipeStage, choice: &Choice, path: &Path, model: Option<&KnownModel>, mistakes: &mut Mistakes) {
+    if stage.kind_is == KindIs::Guessed {
+        return;
+    }
     let mut suggest = |message: String, help: &str| mistakes.suggest(&choice.place, Code::Impossible, message, help);
     let shown = path.display();
     let begins = |bytes: &mut Vec<u8>| File::open(path).and_then(|file| file.take(PEEK).read_to_end(bytes)).is_ok();
