@@ -115,20 +115,31 @@ fn readable(stage: &RecipeStage, choice: &Choice, path: &Path, model: Option<&Kn
                 "name the directory of a checkpoint, or a file in a format of docs/checkpoints.md",
             );
         }
-    } else if TEXTS.contains(&choice.flag.as_str()) && matches!(stage.kind.name(), "eval" | "quantize") {
-        if path.is_dir() {
+    } else if TEXTS.contains(&choice.flag.as_str()) {
+        // Training takes several texts, of which one may be empty.
+        let alone = matches!(stage.kind.name(), "eval" | "quantize");
+        let trains = matches!(stage.kind.name(), "train" | "distill" | "prune");
+        if alone && path.is_dir() {
             suggest(format!("{shown} is a directory, and a text is needed"), "name a file of text or JSON lines");
-        } else if path.is_file() && begins(&mut bytes) {
-            if bytes.is_empty() {
+        } else if (alone || trains) && path.is_file() && begins(&mut bytes) {
+            if alone && bytes.is_empty() {
                 suggest(format!("{shown} is empty"), "name a file of text or JSON lines");
-            } else if bytes.contains(&0) && !PACKED.iter().any(|magic| bytes.starts_with(magic)) {
+            } else if !is_text(&bytes) {
                 suggest(
-                    format!("{shown} is binary, and a text is needed"),
+                    format!("{shown} is binary or not UTF-8, and a text is needed"),
                     "name a file of text or JSON lines, in UTF-8",
                 );
             }
         }
     }
+}
+
+/// Whether a file that begins so may be a text.
+fn is_text(bytes: &[u8]) -> bool {
+    let packed = PACKED.iter().any(|magic| bytes.starts_with(magic));
+    // A character that is cut by the end of what was read is none of its faults.
+    let utf8 = std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true);
+    packed || (utf8 && !bytes.contains(&0))
 }
 
 /// A stage with mistakes, so that the rest of it can be checked: models and files that it lacks stand as ones of which

@@ -418,7 +418,8 @@ fn files_that_cannot_be_what_a_stage_takes_are_found_by_a_plan() {
     let cases = [
         (evaluated("folder"), "folder is a directory, and a text is needed; name a file of text"),
         (evaluated("nothing.txt"), "nothing.txt is empty; name a file of text"),
-        (evaluated("program"), "program is binary, and a text is needed; name a file of text"),
+        (evaluated("program"), "program is binary or not UTF-8, and a text is needed; name a file of text"),
+        (CHAIN.replace("data = [\"text.txt\"]", "data = [\"latin.txt\"]"), "latin.txt is binary or not UTF-8"),
         (
             CHAIN.replace("path = \"model\"", "path = \"program\""),
             "program is no model that slmc reads; name the directory",
@@ -433,6 +434,7 @@ fn files_that_cannot_be_what_a_stage_takes_are_found_by_a_plan() {
         let path = directory.path();
         fs::create_dir(path.join("folder")).expect("made");
         fs::write(path.join("nothing.txt"), "").expect("written");
+        fs::write(path.join("latin.txt"), b"a caf\xe9 by the sea\n").expect("written");
         fs::write(path.join("program"), b"\x7fELF\x02\x01\x01\0\0\0").expect("written");
         let found = mistakes(path, "plan chain.toml").join("\n");
         assert!(found.contains(expected), "{found}\nexpected {expected}");
