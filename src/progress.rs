@@ -16,6 +16,8 @@ pub trait Progress: Sync {
     fn saved(&self, step: u64);
     /// The memory that work will need at its peak, said before it begins.
     fn needs(&self, work: &str, bytes: u64);
+    /// What is waited for, where that takes long: said, so that a silent run is not taken for a dead one.
+    fn waits(&self, _for_what: &dyn std::fmt::Display) {}
     /// Something the user should know that is not an error; shown at once, above any bar.
     fn warn(&self, warning: &dyn std::fmt::Display);
 }

@@ -7,6 +7,7 @@ mod server;
 use crate::fixture;
 use crate::support::{json_with_code, one_line, refused, root, run, slmc, states, stderr};
 use serde_json::Value;
+use slmc::store::{Digest, Entry};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -292,6 +293,72 @@ fn verify_finds_damage_and_clean_removes_entries_before_blobs() {
     assert_eq!(states(&json_with_code(here.path(), &with_cache(cache.path()), 0)), ["done"; 5]);
 }
 
+/// What is not a directory is neither listed nor cleaned, and this machine's is not in its place.
+#[cfg(feature = "remote-cache")]
+#[test]
+fn only_directories_are_looked_after() {
+    let (here, home) = (workshop(), tempfile::tempdir().expect("a directory"));
+    let own = |arguments: &str| {
+        let mut command = slmc(here.path(), arguments);
+        command.env_remove("SLMC_CACHE").env("XDG_CACHE_HOME", home.path());
+        command.output().expect("the program starts")
+    };
+    let filled = own("run r.toml");
+    assert!(filled.status.success(), "{}", stderr(&filled));
+    let before = files(&home.path().join("slmc/ac"));
+    assert_eq!(before.len(), 5);
+    for command in ["clean --older 0s", "list", "verify"] {
+        for url in ["http://127.0.0.1:9/slmc", "s3://models/slmc", "none", "file:here --cache https://127.0.0.1:9/slmc"]
+        {
+            let output = own(&format!("cache {command} --cache {url}"));
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{command} {url}: {said}");
+            assert!(said.contains("is no directory") && said.contains("write file:DIR"), "{command} {url}: {said}");
+        }
+    }
+    assert!(files(&home.path().join("slmc/ac")) == before, "entries were removed");
+    // Shared caches of the environment are left alone, and this machine's is cleaned.
+    let mut command = slmc(here.path(), "cache clean --older 0s");
+    command.env("SLMC_CACHE", "https://127.0.0.1:9/slmc").env("XDG_CACHE_HOME", home.path());
+    assert!(command.output().expect("the program starts").status.success());
+    assert!(files(&home.path().join("slmc/ac")).is_empty());
+}
+
+/// Whatever of an entry is another, its report too, it is not used, and `verify` removes it.
+#[test]
+fn a_changed_report_of_an_entry_is_not_used() {
+    let (here, cache) = (workshop(), tempfile::tempdir().expect("a directory"));
+    let (line, option) = (with_cache(cache.path()), format!("--cache file:{}", cache.path().display()));
+    let first = json_with_code(here.path(), &line, 0);
+    let forge = |old: &str, new: &str| {
+        let mut forged = 0;
+        for (name, bytes) in files(&cache.path().join("ac")) {
+            let at = bytes.windows(old.len()).position(|part| part == old.as_bytes());
+            if let Some(at) = at {
+                let bytes = [&bytes[..at], new.as_bytes(), &bytes[at + old.len()..]].concat();
+                fs::write(cache.path().join("ac").join(name), bytes).expect("written");
+                forged += 1;
+            }
+        }
+        assert!(forged > 0, "no entry has {old}");
+        forged
+    };
+    // A figure of the evaluation, with as many digits as before.
+    forge("\"windows\":4", "\"windows\":9");
+    let output = run(here.path(), &format!("{line} --json"));
+    assert!(output.status.success() && stderr(&output).contains("does not have the SHA-256"), "{}", stderr(&output));
+    assert_eq!(one_line(&output)["stages"][4]["report"]["windows"], first["stages"][4]["report"]["windows"]);
+    let forged = forge("\"windows\":4", "\"windows\":9");
+    let verified = json_with_code(here.path(), &format!("cache verify {option}"), 1);
+    assert_eq!(verified["removed"].as_array().map(Vec::len), Some(forged), "{verified}");
+    // Entries of an older form are no news: they are misses, and `clean` removes them.
+    json_with_code(here.path(), &line, 0);
+    forge("\"schema\":\"slmc.entry/3\"", "\"schema\":\"slmc.entry/2\"");
+    let output = run(here.path(), &format!("{line} --json"));
+    assert!(output.status.success() && warnings(&output).is_empty(), "{}", stderr(&output));
+    assert_eq!(states(&one_line(&output)), ["done"; 5]);
+}
+
 #[test]
 fn a_locked_run_refuses_whatever_is_another() {
     let (here, cache) = (workshop(), tempfile::tempdir().expect("a directory"));
@@ -349,12 +416,11 @@ fn two_results_of_one_key_are_shouted_about() {
         .and_then(|entry| entry["key"].as_str())
         .expect("an entry");
     let path = cache.path().join("ac").join(&small[..2]).join(small);
-    let mut bytes = fs::read(&path).expect("the entry");
-    // The first digit of the digest of the first file.
-    let at =
-        bytes.windows(12).position(|part| part == b"output/confi").expect("a file") + b"output/config.json".len() + 4;
-    assert!(bytes[at].is_ascii_hexdigit());
-    bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+    let mut entry = Entry::parse(&fs::read(&path).expect("the entry")).expect("it is sound");
+    let file = entry.files.iter_mut().find(|file| file.path == "output/config.json").expect("a file");
+    file.digest = Digest::of(b"another");
+    file.pieces[0].digest = file.digest;
+    let bytes = Entry::new(entry.files, entry.about).encode();
     fs::write(&path, bytes).expect("written");
     let output = run(here.path(), &format!("{line} --force --json"));
     assert!(output.status.success());

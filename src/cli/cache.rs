@@ -141,10 +141,6 @@ impl Args {
 
     /// The store of this machine.
     fn local(&self) -> Result<FileStore, StoreError> {
-        let chain = configuration::open(&self.cache.options())?;
-        chain.local().cloned().ok_or_else(|| StoreError::Setting {
-            place: "--cache".to_owned(),
-            fault: "names no directory, and neither XDG_CACHE_HOME nor HOME is set; pass file:DIR".to_owned(),
-        })
+        configuration::open_directory(&self.cache.options())
     }
 }

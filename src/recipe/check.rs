@@ -6,12 +6,24 @@ use super::document::Entry;
 use super::mistake::{Code, Location, Mistakes};
 use super::reader::Recipe;
 use super::stage::{Choice, Chosen, Input, KindIs, RecipeStage, chain, command};
+use crate::compile::ARTIFACT_MAGIC;
+use crate::formats;
 use crate::model::spec::ModelKind;
 use crate::stages::arguments::{Meaning, meaning};
 use crate::stages::known::{Known, KnownModel, configured};
-use crate::stages::{Fault, Prediction, RunSettings};
+use crate::stages::{Fault, Prediction, Product, RunSettings};
+use clap::Arg;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file that are looked at.
+const PEEK: u64 = 8 << 10;
+/// First bytes of files that are texts for all that they hold zeros: gzip, Zstandard, Parquet, UTF-16.
+const PACKED: [&[u8]; 5] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"\xff\xfe", b"\xfe\xff"];
+/// Options that name texts.
+const TEXTS: [&str; 2] = ["data", "calibration"];
 
 /// Notes every fault, and says what each stage will take.
 pub(super) fn check(
@@ -25,7 +37,9 @@ pub(super) fn check(
     for stage in &recipe.stages {
         for choice in &stage.choices {
             if let Chosen::Reads { source: source @ (Input::Model(_) | Input::Path(_)), .. } = &choice.value {
-                learn(recipe.path(source), &choice.place, &mut models, mistakes);
+                let path = recipe.path(source);
+                learn(path.clone(), &choice.place, &mut models, mistakes);
+                readable(stage, choice, &path, models.get(&path), mistakes);
             }
         }
         let checked = match stage.sound {
@@ -69,6 +83,63 @@ fn learn(path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownMo
         Ok(model) => models.extend(model.map(|model| (path, model))),
         Err(error) => mistakes.add(place, Code::Impossible, chain(&error)),
     }
+}
+
+/// Notes what a look at the first bytes tells of a file that cannot be what the stage takes.
+fn readable(stage: &RecipeStage, choice: &Choice, path: &Path, model: Option<&KnownModel>, mistakes: &mut Mistakes) {
+    if stage.kind_is == KindIs::Guessed {
+        return;
+    }
+    let mut suggest = |message: String, help: &str| mistakes.suggest(&choice.place, Code::Impossible, message, help);
+    let shown = path.display();
+    let begins = |bytes: &mut Vec<u8>| File::open(path).and_then(|file| file.take(PEEK).read_to_end(bytes)).is_ok();
+    let mut bytes = Vec::new();
+    let command = command(stage.kind);
+    let named = |argument: &&Arg| argument.get_long().unwrap_or(argument.get_id().as_str()) == choice.flag;
+    let argument = command.get_arguments().find(named);
+    if matches!(argument.and_then(meaning), Some(Meaning::Model { .. })) {
+        let packs = stage.kind.makes() == Product::Artifact;
+        if packs && model.is_some_and(|model| !model.quantized) {
+            suggest(
+                format!("{shown} is not quantized, and artifacts hold integers only"),
+                "put a quantize stage between them",
+            );
+        } else if model.is_none()
+            && path.is_file()
+            && !formats::contents(path).configuration
+            && begins(&mut bytes)
+            && !bytes.starts_with(ARTIFACT_MAGIC)
+        {
+            suggest(
+                format!("{shown} is no model that slmc reads"),
+                "name the directory of a checkpoint, or a file in a format of docs/checkpoints.md",
+            );
+        }
+    } else if TEXTS.contains(&choice.flag.as_str()) {
+        // Training takes several texts, of which one may be empty.
+        let alone = matches!(stage.kind.name(), "eval" | "quantize");
+        let trains = matches!(stage.kind.name(), "train" | "distill" | "prune");
+        if alone && path.is_dir() {
+            suggest(format!("{shown} is a directory, and a text is needed"), "name a file of text or JSON lines");
+        } else if (alone || trains) && path.is_file() && begins(&mut bytes) {
+            if alone && bytes.is_empty() {
+                suggest(format!("{shown} is empty"), "name a file of text or JSON lines");
+            } else if !is_text(&bytes) {
+                suggest(
+                    format!("{shown} is binary or not UTF-8, and a text is needed"),
+                    "name a file of text or JSON lines, in UTF-8",
+                );
+            }
+        }
+    }
+}
+
+/// Whether a file that begins so may be a text.
+fn is_text(bytes: &[u8]) -> bool {
+    let packed = PACKED.iter().any(|magic| bytes.starts_with(magic));
+    // A character that is cut by the end of what was read is none of its faults.
+    let utf8 = std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true);
+    packed || (utf8 && !bytes.contains(&0))
 }
 
 /// A stage with mistakes, so that the rest of it can be checked: models and files that it lacks stand as ones of which

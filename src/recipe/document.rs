@@ -66,6 +66,17 @@ impl Value {
     }
 }
 
+impl Value {
+    /// What to write where a key takes a number and this is none.
+    pub(super) fn number_help(&self, key: &str) -> &'static str {
+        match self {
+            Value::Text(text) if text.parse().is_ok_and(|number: f64| number.is_finite()) => "write it without quotes",
+            _ if key.contains("bytes") => "write the number of bytes, such as 1_000_000, without a unit",
+            _ => "write a number, such as 16 or 0.5",
+        }
+    }
+}
+
 impl Node {
     /// The text, or a mistake.
     pub(super) fn text(&self, key: &str, mistakes: &mut Mistakes) -> Option<&str> {
@@ -91,7 +102,7 @@ impl Node {
             return Some(number);
         }
         let message = format!("`{key}` is {}; expected a number", self.value.kind());
-        mistakes.suggest(&self.place, Code::WrongType, message, "write it without quotes");
+        mistakes.suggest(&self.place, Code::WrongType, message, self.value.number_help(key));
         None
     }
 

@@ -71,7 +71,10 @@ impl<'e> Environment<'e> {
             return Value::Unresolved;
         }
         match self.get(name) {
-            Some(text) => Value::Variable { name: name.to_owned(), text },
+            Some(text) => {
+                mistakes.hide(name, &text);
+                Value::Variable { name: name.to_owned(), text }
+            }
             None => {
                 let message = format!("the variable `{name}` of the environment is not set, or empty");
                 mistakes.suggest(place, Code::Variable, message, format!("set {name}, or write a value in its place"));

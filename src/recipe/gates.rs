@@ -170,9 +170,9 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn settings(&mut self, table: &Table) {
-        for (key, at_least, set) in [
-            ("confidence", 0.5, (|gates, share| gates.certainty.confidence = share) as fn(&mut Gates, f64)),
-            ("power", 0.5, |gates, share| gates.certainty.power = share),
+        for (key, at_least, default, set) in [
+            ("confidence", 0.5, 0.95, (|gates, share| gates.certainty.confidence = share) as fn(&mut Gates, f64)),
+            ("power", 0.5, 0.9, |gates, share| gates.certainty.power = share),
         ] {
             let Some(entry) = table.find(key) else { continue };
             let Some(share) = entry.node.number(key, self.mistakes) else { continue };
@@ -180,7 +180,7 @@ impl Reader<'_> {
                 set(&mut self.gates, share);
             } else {
                 let message = format!("`{key}` is {share}; expected a share between {at_least} and 1");
-                self.mistakes.suggest(&entry.node.place, Code::Refused, message, "0.95 is usual");
+                self.mistakes.suggest(&entry.node.place, Code::Refused, message, format!("leave it out for {default}"));
             }
         }
         if let Some(entry) = table.find("undecided")
@@ -218,6 +218,16 @@ impl Reader<'_> {
         if definition.is_ratio() && value <= 0.0 {
             let message = format!("`{}` is {value}; expected a ratio above 0", entry.key);
             self.mistakes.suggest(&entry.node.place, Code::Refused, message, "1 allows what the other has");
+            return None;
+        }
+        if let Some((least, most)) = definition.range()
+            && !(least..=most).contains(&value)
+        {
+            let expected =
+                if most == f64::INFINITY { format!("{least} or above") } else { format!("{least} to {most}") };
+            let message = format!("`{}` is {value}; expected {expected}", entry.key);
+            let help = "the figure is never beyond that, so the gate would always hold, or never";
+            self.mistakes.suggest(&entry.node.place, Code::Refused, message, help);
             return None;
         }
         let chosen = self.chosen(entry, definition, wanted)?;

@@ -212,8 +212,21 @@ pub(super) fn read(entry: &Entry, environment: &mut Environment<'_>, mistakes: &
         include(values, &keys, &axes_alone, &mut matrix);
     }
     if matrix.cells.is_empty() && reader.mistakes.count() == before {
-        let help = "give it an axis, such as scheme = [\"w8\", \"w4\"], or remove it";
-        reader.mistakes.suggest(&entry.place, Code::Matrix, "the matrix has no cells", help);
+        match table.find(EXCLUDE).filter(|_| !axes.is_empty()) {
+            Some(exclude) => {
+                let message = "`exclude` leaves no cell of the matrix";
+                reader.mistakes.suggest(
+                    &exclude.place,
+                    Code::Matrix,
+                    message,
+                    "exclude fewer, or add cells by `include`",
+                );
+            }
+            None => {
+                let help = "give it an axis, such as scheme = [\"w8\", \"w4\"], or remove it";
+                reader.mistakes.suggest(&entry.place, Code::Matrix, "the matrix has no cells", help);
+            }
+        }
     }
     reader.check_names(&matrix);
     matrix
@@ -450,7 +463,7 @@ mod tests {
             ("a = ['x', 'x']", "`x` is twice in `a`"),
             ("a = ['m/x', 'n/x']", "`m/x` and `n/x` of `a` would both be called `x`"),
             ("'a.b' = ['x']", "`a.b` is not a key of a matrix"),
-            ("a = ['x']\nexclude = [{a = 'x'}]", "the matrix has no cells"),
+            ("a = ['x']\nexclude = [{a = 'x'}]", "`exclude` leaves no cell of the matrix"),
             ("a = ['x']\nexclude = [{a = 'y'}]", "the entry excludes no cell"),
             ("a = ['x']\nexclude = [{c = 'y'}]", "unknown key `c`"),
             ("a = ['x']\ninclude = [{}]", "an entry of `include` is empty"),

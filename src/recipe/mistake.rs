@@ -15,6 +15,7 @@ mod code;
 
 pub use code::Code;
 
+use super::environment::PREFIX;
 use crate::disk::schema::nearest;
 use crate::report::Report;
 use crate::report::annotation::{Annotation, Level as AnnotationLevel};
@@ -115,6 +116,43 @@ struct Mistake {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistakes {
     all: Vec<Mistake>,
+    hidden: Vec<Hidden>,
+}
+
+/// What a variable of the environment says: mistakes end up in logs that others read, and name the variable in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hidden {
+    /// `env:NAME`.
+    shown: String,
+    /// The value, and as a number is written where it is one.
+    forms: Vec<String>,
+}
+
+/// A value of fewer bytes is hidden only in mistakes at its own place: elsewhere the same characters are by chance.
+const TELLING: usize = 4;
+
+impl Hidden {
+    /// A text without the value, wherever that stands as a word or part of a path.
+    fn without(&self, text: String, own_place: bool) -> String {
+        let forms = self.forms.iter().filter(|form| own_place || form.len() >= TELLING);
+        forms.fold(text, |text, form| replaced(&text, form, &self.shown))
+    }
+}
+
+/// Every occurrence of a text that is not within a longer word.
+fn replaced(text: &str, old: &str, new: &str) -> String {
+    let in_word = |character: Option<char>| character.is_some_and(char::is_alphanumeric);
+    let (begins, ends) = (in_word(old.chars().next()), in_word(old.chars().next_back()));
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(old) {
+        let (before, after) = (&rest[..at], &rest[at + old.len()..]);
+        let last = before.chars().next_back().or_else(|| out.chars().next_back());
+        let within = begins && in_word(last) || ends && in_word(after.chars().next());
+        out.push_str(before);
+        out.push_str(if within { old } else { new });
+        rest = after;
+    }
+    out + rest
 }
 
 impl Mistakes {
@@ -158,7 +196,25 @@ impl Mistakes {
         self.suggest(place, Code::UnknownKey, format!("unknown key `{key}`"), help);
     }
 
-    fn push(&mut self, mistake: Mistake) {
+    /// Names a variable in the place of its value, in every mistake from now on.
+    pub(super) fn hide(&mut self, name: &str, value: &str) {
+        let mut forms = vec![value.to_owned()];
+        if let Ok(number) = value.trim().parse::<f64>() {
+            forms.push(number.to_string());
+        }
+        let hidden = Hidden { shown: format!("{PREFIX}{name}"), forms };
+        if !self.hidden.contains(&hidden) {
+            self.hidden.push(hidden);
+        }
+    }
+
+    fn push(&mut self, mut mistake: Mistake) {
+        let written = mistake.place.source.text.get(mistake.place.span.clone()).unwrap_or_default().to_owned();
+        for hidden in &self.hidden {
+            let own_place = written.contains(&hidden.shown);
+            mistake.message = hidden.without(mistake.message, own_place);
+            mistake.help = hidden.without(mistake.help, own_place);
+        }
         if !self.all.contains(&mistake) {
             self.all.push(mistake);
         }
@@ -296,6 +352,28 @@ mod tests {
         let expected = "the recipe has a mistake; nothing was run\n\nerror[S011]: unknown key `ü`\n --> a.toml:2:1\n  |\n\
                         2 | ü = 2\n  | ^\n  |\n  = help: did you mean `u`?";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn values_of_variables_are_named_and_not_shown() {
+        let text = "data = 'env:PLACE'\ntokens = 'env:MANY'\n";
+        let start = Location::start(Path::new("a.toml"), text.to_owned());
+        let mut mistakes = Mistakes::default();
+        mistakes.hide("PLACE", "/home/someone");
+        mistakes.hide("MANY", "-1.0");
+        let (data, tokens) = (start.at(7..18), start.at(28..38));
+        let help = "write below /home/someone, not /home/someones";
+        mistakes.suggest(&data, Code::MissingPath, "/home/someone/x and a/home/someone do not exist", help);
+        mistakes.suggest(&tokens, Code::UnknownValue, "`tokens` is -1; expected 1 to 100", "write -1.0 otherwise");
+        mistakes.suggest(&data, Code::UnknownValue, "layers -1 to 7", "");
+        let found: Vec<(&str, &str)> =
+            mistakes.all.iter().map(|mistake| (mistake.message.as_str(), mistake.help.as_str())).collect();
+        let expected = [
+            ("env:PLACE/x and aenv:PLACE do not exist", "write below env:PLACE, not /home/someones"),
+            ("`tokens` is env:MANY; expected 1 to 100", "write env:MANY otherwise"),
+            ("layers -1 to 7", ""),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

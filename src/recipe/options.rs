@@ -232,7 +232,7 @@ impl Reader<'_, '_> {
     fn wrong(&mut self, entry: &Entry, node: &Node, expected: &str) {
         let message = format!("`{}` is {}; expected {expected}", entry.key, node.value.kind());
         let help = match expected {
-            "a number" => "write it without quotes",
+            "a number" => node.value.number_help(&entry.key),
             "a string" => "put it in quotes",
             "a single value" => "keep one of the list",
             _ => "write it as such",

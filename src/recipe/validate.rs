@@ -3,6 +3,7 @@
 
 use super::document::Table;
 use super::mistake::{Code, Mistakes, suggestion};
+use super::options::underscored;
 use super::stage::{Choice, Chosen, Input, RecipeStage, chain};
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -57,6 +58,10 @@ fn refuse(stage: &RecipeStage, choices: &mut Vec<Choice>, table: &Table, command
         let choice = choices.remove(at);
         match explained(&error, &choice, value) {
             (code, message, Some(help)) => mistakes.suggest(&choice.place, code, message, help),
+            (Code::Refused, message, None) if !message.contains("; ") => {
+                let help = format!("see `slmc explain {}.{}`", stage.kind.name(), underscored(&choice.flag));
+                mistakes.suggest(&choice.place, Code::Refused, message, help);
+            }
             (code, message, None) => mistakes.add(&choice.place, code, message),
         }
     }
@@ -94,6 +99,9 @@ fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> (Code
         return (Code::UnknownValue, format!("`{key}` is `{value}`"), Some(help));
     }
     let message = match std::error::Error::source(error) {
+        Some(cause) if cause.is::<std::num::ParseIntError>() && value.starts_with('-') => {
+            format!("`{key}` is `{value}`: expected a whole number, 0 or above")
+        }
         Some(cause) => format!("`{key}` is `{value}`: {}", chain(cause)),
         None => {
             format!("`{key}`: {}", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "))

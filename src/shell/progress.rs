@@ -177,6 +177,10 @@ impl Progress for Shell {
         }
     }
 
+    fn waits(&self, for_what: &dyn Display) {
+        self.status("Waiting", for_what);
+    }
+
     fn warn(&self, warning: &dyn Display) {
         Shell::warn(self, warning);
     }

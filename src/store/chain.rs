@@ -11,6 +11,11 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+/// A shared place that takes longer is waited for with a word.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A shared place.
 pub struct Remote {
@@ -144,11 +149,11 @@ impl Chain {
         }
     }
 
-    /// Waits until no other run on this machine computes a key.
+    /// Waits until no other run on this machine computes a key; `waiting` is called with the time waited, again and again.
     ///
     /// # Errors
     /// The lock's file cannot be made.
-    pub fn lock(&self, key: &Digest, waiting: impl FnOnce()) -> Result<Option<KeyLock>, StoreError> {
+    pub fn lock(&self, key: &Digest, waiting: impl FnMut(Duration)) -> Result<Option<KeyLock>, StoreError> {
         self.local.as_ref().map(|local| local.lock(key, waiting)).transpose()
     }
 
@@ -168,7 +173,8 @@ impl Chain {
             return Some(found);
         }
         for remote in self.remotes() {
-            match self.entry_of(remote.store.as_ref(), true, key, outputs) {
+            let found = patiently(remote, progress, || self.entry_of(remote.store.as_ref(), true, key, outputs));
+            match found {
                 Ok(None) => {}
                 Ok(Some(entry)) => return Some(Found { entry, origin: Origin::Remote(remote.store.name()) }),
                 // One bad entry says nothing of the others.
@@ -207,7 +213,9 @@ impl Chain {
         key: &Digest,
         outputs: Option<&Outputs>,
     ) -> Result<Option<Entry>, StoreError> {
-        let Some(bytes) = store.entry(key)? else { return Ok(None) };
+        let Some(bytes) = store.entry(key)?.filter(|bytes| !Entry::is_of_another_version(bytes)) else {
+            return Ok(None);
+        };
         let bad = |fault| StoreError::Entry { place: store.name(), key: *key, fault };
         let entry = Entry::decode(key, &bytes).map_err(bad)?;
         if checks {
@@ -261,7 +269,8 @@ impl Chain {
             }
         }
         for remote in self.remotes() {
-            match filling.blob(blob, |into| remote.store.get(blob, into))? {
+            let came = patiently(remote, progress, || filling.blob(blob, |into| remote.store.get(blob, into)));
+            match came? {
                 Ok(Came::Right) => {
                     if let Some(local) = &self.local
                         && let Err(error) = filling.read_back(blob, |content| local.put(blob, content))?
@@ -325,11 +334,13 @@ impl Chain {
         };
         for remote in self.remotes().filter(|remote| remote.writes.load(Ordering::Relaxed)) {
             let store = remote.store.as_ref();
-            if let Some(there) = different(store, &key, &entry) {
+            if let Some(there) = patiently(remote, progress, || different(store, &key, &entry)) {
                 other = Some(there);
                 continue;
             }
-            let put = put_all(store, false, &entry, &sources).and_then(|()| store.put_entry(&key, &entry.encode()));
+            let put = patiently(remote, progress, || {
+                put_all(store, false, &entry, &sources).and_then(|()| store.put_entry(&key, &entry.encode()))
+            });
             match put {
                 Ok(()) => {}
                 Err(error @ StoreError::Status { status: 401 | 403 | 405, .. }) => {
@@ -348,7 +359,9 @@ impl Chain {
     /// The first fault of a place.
     pub fn push(&self, key: &Digest) -> Result<bool, StoreError> {
         let Some(local) = &self.local else { return Ok(false) };
-        let Some(bytes) = local.entry(key)? else { return Ok(false) };
+        let Some(bytes) = local.entry(key)?.filter(|bytes| !Entry::is_of_another_version(bytes)) else {
+            return Ok(false);
+        };
         let bad = |fault| StoreError::Entry { place: local.name(), key: *key, fault };
         let mut entry = Entry::decode(key, &bytes).map_err(bad)?;
         if let Some(signer) = &self.signer {
@@ -386,6 +399,21 @@ impl Chain {
         self.keep_entry(&key, &found.entry, progress);
         Ok(())
     }
+}
+
+/// Talks to a shared place, and says so where that takes long.
+fn patiently<T>(remote: &Remote, progress: &dyn Progress, work: impl FnOnce() -> T) -> T {
+    let (done, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                progress.waits(&format_args!("for the cache {}", remote.store.name()));
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// An entry with this key and another output, where the store has one. slmc repeats itself to the bit, so one of the two is

@@ -121,6 +121,8 @@ impl FileStore {
                 continue;
             }
             match Self::read_entry(&path) {
+                // What another version of slmc left is sound to that one; `clean` takes it.
+                None if fs::read(&path).is_ok_and(|bytes| Entry::is_of_another_version(&bytes)) => {}
                 None => {
                     remove(&path)?;
                     verified.damaged.push(path);

@@ -120,6 +120,26 @@ fn open_in(
     Ok(Chain::new(local.map(FileStore::new), shared_directory, remotes, trusted, signer))
 }
 
+/// The store of this machine, for commands that look after it. One that a command line names beside it is refused: nothing
+/// lists or empties a server, and the directory of this machine is not what was meant.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_directory(options: &CacheOptions) -> Result<FileStore, StoreError> {
+    let chain = open(options)?;
+    if let Some(url) = options.urls.iter().find(|url| directory(url).is_none()) {
+        return Err(fault(
+            url,
+            "is no directory, and only those are listed, verified and cleaned; write file:DIR, or leave --cache out for the \
+             cache of this machine",
+        ));
+    }
+    chain.local().cloned().ok_or_else(|| StoreError::Setting {
+        place: "--cache".to_owned(),
+        fault: "names no directory, and neither XDG_CACHE_HOME nor HOME is set; pass file:DIR".to_owned(),
+    })
+}
+
 fn named_mode(text: &str) -> Result<Mode, StoreError> {
     clap::ValueEnum::from_str(text, false).map_err(|_| StoreError::Setting {
         place: "$SLMC_CACHE_MODE".to_owned(),

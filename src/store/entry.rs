@@ -2,14 +2,15 @@
 //! that caches which check their entries take it and guard against entries whose blobs are gone:
 //!
 //! ```text
-//! output_files   output             an artifact                     stdout_raw   {"schema":"slmc.entry/2","key":{…},"kind":…,
+//! output_files   output             an artifact                     stdout_raw   {"schema":"slmc.entry/3","key":{…},"kind":…,
 //!                output/NAME        a file of a directory                         "report":{…},"seconds":…,"made_by":…,…}
 //!                writes/OPTION      a file that an option names    exit_code    0
-//!                PATH#0001, …       pieces of 256 MiB of a longer file    stderr_raw   {"key_id":…,"ed25519":…}, if signed
+//!                PATH#0001, …       pieces of 256 MiB of a longer file    stderr_raw   {"sha256":…,"signature":…}
 //! ```
 //!
 //! The digest of the key's canonical JSON is the name of the entry; an entry whose key says something else is foreign. The JSON
-//! part is kept as it came, byte for byte: it is signed, and numbers may be read and written in more than one way.
+//! part is kept as it came, byte for byte: it is signed, and numbers may be read and written in more than one way. `sha256` is
+//! of what is signed, in entries that are not signed too: the report of an entry is believed as much as its files are.
 
 use super::protobuf::{ActionResult, OutputFile};
 use super::signature::Signature;
@@ -22,7 +23,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Schema of the JSON part.
-pub const SCHEMA: &str = "slmc.entry/2";
+pub const SCHEMA: &str = "slmc.entry/3";
+/// The same without its version.
+const FAMILY: &str = "slmc.entry/";
 /// Bytes of a piece: below every server's limit, so that no upload of several parts is needed.
 pub(super) const PIECE: u64 = 256 << 20;
 /// Path of an artifact, and of the directory that a stage makes.
@@ -66,6 +69,16 @@ pub struct About {
     /// Digests of files that are cut into pieces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub whole: BTreeMap<String, Digest>,
+}
+
+/// The part that stands for the others.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seal {
+    /// SHA-256 of [`Entry::message`].
+    sha256: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Signature>,
 }
 
 /// An entry.
@@ -116,8 +129,8 @@ impl Entry {
     pub fn encode(&self) -> Vec<u8> {
         let one = |(path, blob): (String, &Blob)| OutputFile { path, hash: blob.digest.to_string(), size: blob.size };
         let output_files = self.pieces().map(one).collect();
-        let stderr_raw =
-            self.signature.as_ref().and_then(|signature| serde_json::to_vec(signature).ok()).unwrap_or_default();
+        let seal = Seal { sha256: Digest::of(&self.message()), signature: self.signature.clone() };
+        let stderr_raw = serde_json::to_vec(&seal).unwrap_or_default();
         ActionResult { output_files, exit_code: 0, stdout_raw: self.said.clone(), stderr_raw }.encode()
     }
 
@@ -143,6 +156,14 @@ impl Entry {
         }
     }
 
+    /// Whether an entry is of another version of this form: one that an earlier or later slmc left. It is none, and no fault.
+    pub fn is_of_another_version(bytes: &[u8]) -> bool {
+        let about = ActionResult::decode(bytes).and_then(|message| serde_json::from_slice(&message.stdout_raw).ok());
+        about.is_some_and(|about: Value| {
+            about["schema"].as_str().is_some_and(|schema| schema.starts_with(FAMILY) && schema != SCHEMA)
+        })
+    }
+
     /// The entry of whatever key it says.
     ///
     /// # Errors
@@ -157,13 +178,8 @@ impl Entry {
         if about.schema != SCHEMA {
             return Err(format!("has schema `{}`, expected {SCHEMA}", about.schema));
         }
-        let signature = match &message.stderr_raw[..] {
-            [] => None,
-            text => Some(
-                serde_json::from_slice(text)
-                    .map_err(|error| format!("has no signature where one should be: {error}"))?,
-            ),
-        };
+        let Seal { sha256, signature } = serde_json::from_slice(&message.stderr_raw)
+            .map_err(|error| format!("has no SHA-256 of itself where one should be: {error}"))?;
         let mut entry = Entry { files: Vec::new(), about, said: message.stdout_raw, signature };
         for file in message.output_files {
             let digest = file.hash.parse().map_err(|error| format!("names a blob badly: {error}"))?;
@@ -172,6 +188,9 @@ impl Entry {
         }
         match entry.files.iter().find(|file| file.pieces.len() == 1 && file.digest != file.pieces[0].digest) {
             Some(file) => Err(format!("has one piece of the file `{}`", file.path)),
+            None if Digest::of(&entry.message()) != sha256 => {
+                Err("does not have the SHA-256 that it says: it was changed or damaged".to_owned())
+            }
             None => Ok(entry),
         }
     }
@@ -238,17 +257,17 @@ impl Entry {
         rest_of(rest)
     }
 
-    /// What is signed: key, kind, every piece, and everything else that is said.
+    /// What is hashed, and signed: key, kind, every piece, and everything else that is said.
     ///
     /// ```text
-    /// slmc-entry/2
+    /// slmc-entry/3
     /// KEY
     /// KIND
     /// PATH SIZE SHA256         a line for every piece, PATH with #0001 where there are several
     /// SHA-256 of the JSON part as it is written
     /// ```
     pub(super) fn message(&self) -> Vec<u8> {
-        let mut text = format!("slmc-entry/2\n{}\n{}\n", digest_of(&self.about.key), self.about.kind);
+        let mut text = format!("slmc-entry/3\n{}\n{}\n", digest_of(&self.about.key), self.about.kind);
         for (path, Blob { digest, size }) in self.pieces() {
             let _ = writeln!(text, "{path} {size} {digest}");
         }
@@ -345,6 +364,25 @@ mod tests {
         assert_eq!(entry.blobs().count(), 5);
         let other = digest_of(&json!({"kind": "prune"}));
         assert_eq!(Entry::decode(&other, &entry.encode()), Err("is that of another key".to_owned()));
+    }
+
+    #[test]
+    fn whatever_is_changed_is_noticed() {
+        let (key, entry) = sample(vec![file("output", &[7])]);
+        let bytes = entry.encode();
+        let changed = |old: &str, new: &str| {
+            let at = bytes.windows(old.len()).position(|part| part == old.as_bytes()).expect(old);
+            [&bytes[..at], new.as_bytes(), &bytes[at + old.len()..]].concat()
+        };
+        for (old, new) in [("\"weight_bytes\":3", "\"weight_bytes\":2"), ("1.5", "1.4"), ("slmc 0", "slmc 1")] {
+            let error = Entry::decode(&key, &changed(old, new)).expect_err(old);
+            assert!(error.contains("does not have the SHA-256"), "{error}");
+        }
+        let older = changed("slmc.entry/3", "slmc.entry/2");
+        assert!(Entry::is_of_another_version(&older) && Entry::decode(&key, &older).is_err());
+        for bytes in [&bytes, &changed("slmc.entry/3", "slmc.report/3"), &b"<html>".to_vec()] {
+            assert!(!Entry::is_of_another_version(bytes));
+        }
     }
 
     #[test]

@@ -13,6 +13,12 @@ use crate::disk::atomic;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a run that waits for another says so.
+const REMINDER: Duration = Duration::from_secs(30);
+/// How often it looks whether the other is done: asking the kernel to wait would leave nobody to say anything.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The directory.
 #[derive(Clone, Debug)]
@@ -70,27 +76,18 @@ impl FileStore {
         drop(fs::remove_file(self.blob(blob)));
     }
 
-    /// Waits until no other run computes a key. `waiting` is called once if one does.
+    /// Waits until no other run computes a key. `waiting` is called if one does, at once and then every [`REMINDER`], with the
+    /// time waited.
     ///
     /// # Errors
     /// The lock's file cannot be made.
-    pub fn lock(&self, key: &Digest, waiting: impl FnOnce()) -> Result<KeyLock, StoreError> {
+    pub fn lock(&self, key: &Digest, mut waiting: impl FnMut(Duration)) -> Result<KeyLock, StoreError> {
         let folder = self.root.join("locks");
         fs::create_dir_all(&folder).map_err(StoreError::io("made", &folder))?;
         let path = folder.join(key.to_string());
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(StoreError::io("written", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                if file.lock().is_err() {
-                    return Ok(KeyLock { _file: None });
-                }
-            }
-            Err(TryLockError::Error(_)) => return Ok(KeyLock { _file: None }),
-        }
-        Ok(KeyLock { _file: Some(file) })
+        Ok(KeyLock { _file: locked(file, REMINDER, &mut waiting) })
     }
 
     /// A small file beside the entries.
@@ -128,6 +125,24 @@ impl FileStore {
         }
         files.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(files)
+    }
+}
+
+/// The file once it is locked; `None` where the file system has no locks.
+fn locked(file: File, reminder: Duration, waiting: &mut dyn FnMut(Duration)) -> Option<File> {
+    let (begun, mut next) = (Instant::now(), Duration::ZERO);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(_)) => return None,
+        }
+        let waited = begun.elapsed();
+        if waited >= next {
+            waiting(waited);
+            next = waited + reminder;
+        }
+        std::thread::sleep(POLL);
     }
 }
 
@@ -177,5 +192,26 @@ impl Store for FileStore {
 
     fn put_entry(&self, key: &Digest, entry: &[u8]) -> Result<(), StoreError> {
         Ok(atomic::write_file(&self.sharded("ac", key), b"", |out| out.write_all(entry))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_waits_says_so_again_and_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || File::create(directory.path().join("key")).expect("a file");
+        let mut held = locked(open(), POLL, &mut |_| panic!("nobody holds it")).expect("locked").into();
+        let mut said = Vec::new();
+        let own = locked(open(), POLL, &mut |waited| {
+            said.push(waited);
+            if said.len() == 3 {
+                held = None::<File>;
+            }
+        });
+        assert!(own.is_some() && held.is_none());
+        assert!(said.len() >= 3 && said[2] >= 2 * POLL, "{said:?}");
     }
 }

@@ -11,14 +11,19 @@ use super::configuration::fault;
 use super::{Blob, Digest, LONGEST_ENTRY, Store, StoreError};
 use ct_codecs::{Base64, Encoder};
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::{Agent, Body, SendBody};
 
 /// Time to connect.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Time until a server begins to answer, unless `SLMC_CACHE_TIMEOUT` says otherwise. A PUT has [`SILENCE`], since a server may
+/// have to move what it took.
+const FIRST: u64 = 10;
 /// Time without a byte, unless `SLMC_CACHE_TIMEOUT` says otherwise.
 const SILENCE: u64 = 60;
+/// Bytes that come in every second beyond that time: a server that drips never falls silent, and would hold a run for hours.
+const LEAST_RATE: u64 = 16 << 10;
 /// Pauses before a request that failed is made again; half of each is left to chance.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
@@ -28,29 +33,37 @@ pub(super) type Header = (&'static str, String);
 /// Requests to one server.
 pub(super) struct Client {
     agent: Agent,
+    /// Time until an answer begins.
+    first: Duration,
+    /// Time without a byte.
+    silence: Duration,
     /// For messages.
     name: String,
 }
 
 impl Client {
     pub(super) fn new(name: String, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, StoreError> {
-        let silence = match variable("SLMC_CACHE_TIMEOUT") {
-            None => SILENCE,
-            Some(text) => text.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(|| StoreError::Setting {
-                place: "$SLMC_CACHE_TIMEOUT".to_owned(),
-                fault: format!("is `{text}`; expected a number of seconds"),
-            })?,
+        let (first, silence) = match variable("SLMC_CACHE_TIMEOUT") {
+            None => (FIRST, SILENCE),
+            Some(text) => {
+                let seconds = text.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(|| StoreError::Setting {
+                    place: "$SLMC_CACHE_TIMEOUT".to_owned(),
+                    fault: format!("is `{text}`; expected a number of seconds"),
+                })?;
+                (seconds, seconds)
+            }
         };
-        let silence = Some(Duration::from_secs(silence));
+        let (first, silence) = (Duration::from_secs(first), Duration::from_secs(silence));
         let config = Agent::config_builder()
-            .timeout_connect(silence.map(|silence| silence.min(CONNECT)))
-            .timeout_per_read(silence)
-            .timeout_per_write(silence)
+            .timeout_connect(Some(silence.min(CONNECT)))
+            .timeout_recv_response(Some(silence))
+            .timeout_per_read(Some(silence))
+            .timeout_per_write(Some(silence))
             .max_redirects(0)
             .http_status_as_error(false)
             .user_agent(crate::machine::tool().replace(' ', "/"))
             .build();
-        Ok(Client { agent: config.into(), name })
+        Ok(Client { agent: config.into(), first, silence, name })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -92,8 +105,10 @@ impl Client {
     }
 
     pub(super) fn head(&self, url: &str, headers: &[Header]) -> Result<Option<u64>, StoreError> {
-        let request =
-            || headers.iter().fold(self.agent.head(url), |request, (name, value)| request.header(*name, value)).call();
+        let request = || {
+            let request = self.agent.head(url).config().timeout_recv_response(Some(self.first)).build();
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, value)).call()
+        };
         let Some(response) = self.asked("HEAD", request)? else { return Ok(None) };
         let length = response.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
         Ok(Some(length.unwrap_or(u64::MAX)))
@@ -107,10 +122,12 @@ impl Client {
         most: u64,
         into: &mut dyn Write,
     ) -> Result<bool, StoreError> {
-        let request =
-            || headers.iter().fold(self.agent.get(url), |request, (name, value)| request.header(*name, value)).call();
+        let request = || {
+            let request = self.agent.get(url).config().timeout_recv_response(Some(self.first)).build();
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, value)).call()
+        };
         let Some(mut response) = self.asked("GET", request)? else { return Ok(false) };
-        let body = response.body_mut().as_reader();
+        let body = Paced::new(response.body_mut().as_reader(), self.silence);
         // One byte more, so that a longer answer is noticed.
         let copied = io::copy(&mut body.take(most.saturating_add(1)), into);
         copied.map(|_| true).map_err(|error| self.transport("GET", error))
@@ -126,11 +143,43 @@ impl Client {
         let request = headers.iter().fold(self.agent.put(url), |request, (name, value)| request.header(*name, value));
         let request =
             request.header("content-length", size.to_string()).header("content-type", "application/octet-stream");
-        let response = request.send(SendBody::from_reader(content)).map_err(|error| self.transport("PUT", error))?;
+        let mut content = Paced::new(content, self.silence);
+        let response =
+            request.send(SendBody::from_reader(&mut content)).map_err(|error| self.transport("PUT", error))?;
         match response.status().as_u16() {
             200..=299 => Ok(()),
             status => Err(self.status("PUT", status)),
         }
+    }
+}
+
+/// A body that must move at [`LEAST_RATE`] once a first time is over, however regularly its bytes come.
+struct Paced<R> {
+    inner: R,
+    begun: Instant,
+    first: Duration,
+    bytes: u64,
+}
+
+impl<R> Paced<R> {
+    fn new(inner: R, first: Duration) -> Self {
+        Paced { inner, begun: Instant::now(), first, bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Paced<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let allowed = self.first + Duration::from_secs_f64(self.bytes as f64 / LEAST_RATE as f64);
+        if self.begun.elapsed() > allowed {
+            let bytes = self.bytes;
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("only {bytes} bytes in {} s, less than 16 KiB a second", allowed.as_secs()),
+            ));
+        }
+        let read = self.inner.read(into)?;
+        self.bytes += read as u64;
+        Ok(read)
     }
 }
 
@@ -221,6 +270,20 @@ impl Store for HttpStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_drips_ends() {
+        let mut bytes: &[u8] = &[7; 40];
+        let mut dripping = Paced::new(&mut bytes, Duration::from_millis(20));
+        let mut one = [0; 1];
+        assert_eq!(dripping.read(&mut one).expect("in time"), 1);
+        std::thread::sleep(Duration::from_millis(60));
+        let error = dripping.read(&mut one).expect_err("too slow");
+        assert!(error.kind() == io::ErrorKind::TimedOut && error.to_string().contains("only 1 bytes"), "{error}");
+        // What moved at the rate or above goes on.
+        let mut fast = Paced { bytes: 100 * LEAST_RATE, ..Paced::new(&mut bytes, Duration::ZERO) };
+        assert_eq!(fast.read(&mut one).expect("in time"), 1);
+    }
 
     #[test]
     fn credentials_are_not_sent_in_the_clear() {

@@ -23,6 +23,8 @@ enum Behaviour {
     Shaky,
     /// Closes after half of a body.
     Half,
+    /// A byte in every tenth of a second, so that it never falls silent.
+    Dripping,
     /// A byte of every blob is another.
     Lying,
     /// 403 to PUT.
@@ -123,7 +125,13 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     let mut stream = stream;
     write!(stream, "HTTP/1.1 {status} -\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", content.len())?;
-    if method != "HEAD" {
+    if method != "HEAD" && behaviour == Behaviour::Dripping {
+        for byte in &content {
+            stream.write_all(&[*byte])?;
+            stream.flush()?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    } else if method != "HEAD" {
         let sent = if behaviour == Behaviour::Half { content.len() / 2 } else { content.len() };
         stream.write_all(&content[..sent])?;
     }
@@ -196,6 +204,7 @@ fn a_failing_server_costs_one_warning_and_no_result() {
     let cases = [
         (Behaviour::Silent, "failed"),
         (Behaviour::Broken, "answered with status 500"),
+        (Behaviour::Dripping, "less than 16 KiB a second"),
         (Behaviour::Half, "failed"),
         (Behaviour::Lying, "has the SHA-256"),
     ];
@@ -241,6 +250,19 @@ fn a_server_closed_to_writers_is_read_on() {
     let push = output(&machine, &format!("cache push r.toml --cache {}", server.url));
     assert_eq!(push.status.code(), Some(2));
     assert!(stderr(&push).contains("403") && stderr(&push).contains("check the credentials"), "{}", stderr(&push));
+}
+
+/// A server that is slow to answer is waited for with a word, not in silence.
+#[test]
+fn a_server_that_keeps_a_run_waiting_is_named() {
+    let server = Server::start();
+    server.behave(Behaviour::Silent);
+    let machine = workshop();
+    let mut command = command(&machine, &format!("run r.toml --plan --cache {}", server.url));
+    let plan = command.env("SLMC_CACHE_TIMEOUT", "7").output().expect("the program starts");
+    let said = stderr(&plan);
+    assert!(plan.status.success() && said.contains("Waiting") && said.contains("for the cache http://"), "{said}");
+    assert_eq!(warnings(&plan).len(), 1, "{said}");
 }
 
 /// Secrets of the environment are sent, and are in no output, file or key.

@@ -270,7 +270,14 @@ fn variables_are_read_where_they_are_named_and_nowhere_else() {
     assert_eq!(states(&other), ["done"], "{other}");
     let wrong =
         with_environment(path, "plan chain.toml --json", &[("STUDENT_TOKENS", "some"), ("STUDENT_TEXT", "text.txt")]);
-    assert!(stderr(&wrong).contains("`tokens` is `some`"), "{}", stderr(&wrong));
+    assert!(stderr(&wrong).contains("`tokens` is `env:STUDENT_TOKENS`"), "{}", stderr(&wrong));
+    // What it says is in no mistake: logs are read by others.
+    let gone = [("STUDENT_TOKENS", "1000"), ("STUDENT_TEXT", "own-place/none.txt")];
+    for line in ["plan chain.toml", "plan chain.toml --json"] {
+        let gone = with_environment(path, line, &gone);
+        let said = format!("{}{}", String::from_utf8_lossy(&gone.stdout), stderr(&gone));
+        assert!(said.contains("env:STUDENT_TEXT does not exist") && !said.contains("own-place"), "{said}");
+    }
     // A secret is refused by its name, and what it says is nowhere.
     let secret = MATRIX.replace("layers = [0]", "layers = [0]\nmetrics = \"env:MY_SECRET_WORD\"");
     fs::write(path.join("secret.toml"), secret).expect("written");

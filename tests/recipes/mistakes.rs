@@ -383,3 +383,60 @@ fn mistakes_of_many_kinds_are_each_reported_with_line_and_remedy() {
     let commands = String::from_utf8(run(path, "plan chain.toml --report github").stdout).expect("UTF-8");
     assert!(commands.contains("file=chain.toml,line=6,") && commands.contains("18 more;"), "{commands}");
 }
+
+/// A remedy is of the value that is there: no quotes are taken from what is no number, and options are named.
+#[test]
+fn remedies_are_of_the_value_that_is_there() {
+    let cases = [
+        ("batch = 4", "batch = \"four\"", "`batch` is a string; expected a number; write a number, such as 16"),
+        ("batch = 4", "batch = \"4\"", "`batch` is a string; expected a number; write it without quotes"),
+        (
+            "file_bytes_max = 1_000_000",
+            "file_bytes_max = \"1MiB\"",
+            "write the number of bytes, such as 1_000_000, without a unit",
+        ),
+        ("[gates]", "[gates]\npower = 0", "`power` is 0; expected a share between 0.5 and 1; leave it out for 0.9"),
+        ("kld_max = 100", "kld_max = -0.5", "`kld_max` is -0.5; expected 0 or above"),
+        ("value = 0 }", "value = 1.5 }", "`top1_min` is 1.5; expected 0 to 1"),
+        ("batch = 4", "batch = -4", "see `slmc explain distill.batch`"),
+    ];
+    for (old, new, expected) in cases {
+        assert!(CHAIN.contains(old), "{old}");
+        let directory = workshop(&CHAIN.replacen(old, new, 1));
+        let found = mistakes(directory.path(), "plan chain.toml").join("\n");
+        assert!(found.contains(expected), "{found}\nexpected {expected}");
+    }
+}
+
+/// What the first bytes of a file tell is said by a plan, and not an hour into the run.
+#[test]
+fn files_that_cannot_be_what_a_stage_takes_are_found_by_a_plan() {
+    let evaluated = |data: &str| {
+        CHAIN
+            .replace("reference = \"model\"\ndata = \"text.txt\"", &format!("reference = \"model\"\ndata = \"{data}\""))
+    };
+    let cases = [
+        (evaluated("folder"), "folder is a directory, and a text is needed; name a file of text"),
+        (evaluated("nothing.txt"), "nothing.txt is empty; name a file of text"),
+        (evaluated("program"), "program is binary or not UTF-8, and a text is needed; name a file of text"),
+        (CHAIN.replace("data = [\"text.txt\"]", "data = [\"latin.txt\"]"), "latin.txt is binary or not UTF-8"),
+        (
+            CHAIN.replace("path = \"model\"", "path = \"program\""),
+            "program is no model that slmc reads; name the directory",
+        ),
+        (
+            CHAIN.replace("input = \"small\"", "input = \"model\""),
+            "model is not quantized, and artifacts hold integers only; put a quantize stage between",
+        ),
+    ];
+    for (recipe, expected) in cases {
+        let directory = workshop(&recipe);
+        let path = directory.path();
+        fs::create_dir(path.join("folder")).expect("made");
+        fs::write(path.join("nothing.txt"), "").expect("written");
+        fs::write(path.join("latin.txt"), b"a caf\xe9 by the sea\n").expect("written");
+        fs::write(path.join("program"), b"\x7fELF\x02\x01\x01\0\0\0").expect("written");
+        let found = mistakes(path, "plan chain.toml").join("\n");
+        assert!(found.contains(expected), "{found}\nexpected {expected}");
+    }
+}

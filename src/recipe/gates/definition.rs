@@ -255,6 +255,16 @@ impl Definition {
         use Measure::{DivergenceRatio, PerplexityRatio, ShareRatio, Speed};
         matches!(self.measure, DivergenceRatio | PerplexityRatio | ShareRatio | Speed)
     }
+
+    /// The least and the most that the figure can be, where it has bounds and a limit beyond them says nothing.
+    pub(super) fn range(&self) -> Option<(f64, f64)> {
+        match self.measure {
+            Measure::Divergence | Measure::Stability | Measure::Count => Some((0.0, f64::INFINITY)),
+            Measure::Agreement | Measure::Share | Measure::Distance => Some((0.0, 1.0)),
+            Measure::Cosine | Measure::AgreementDrop | Measure::ShareDrop => Some((-1.0, 1.0)),
+            Measure::DivergenceRatio | Measure::PerplexityRatio | Measure::ShareRatio | Measure::Speed => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::store::{Chain, Found, KeyLock, digest_of};
 use crate::train::checkpoint;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a stage needs, what it reads being in place.
 pub(super) struct Work {
@@ -43,9 +44,14 @@ impl Work {
     pub(super) fn run(&self) -> (Result<Computed, RecipeError>, Option<KeyLock>) {
         let Work { shell, number, .. } = self;
         let mut waited = false;
-        let waiting = || {
+        let waiting = |since: Duration| {
             waited = true;
-            shell.status("Waiting", format_args!("{number}: another run computes it"));
+            match since.as_secs() {
+                0 => shell.status("Waiting", format_args!("{number}: another run computes it")),
+                seconds => {
+                    shell.status("Waiting", format_args!("{number}: another run computes it ({seconds} s so far)"))
+                }
+            }
         };
         // Without a lock two runs may both compute: the results are the same.
         let held = self.chain.lock(&digest_of(&self.key), waiting);
