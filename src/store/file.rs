@@ -76,7 +76,7 @@ impl FileStore {
         drop(fs::remove_file(self.blob(blob)));
     }
 
-    /// Waits until no other run computes a key. `waiting` is called if one does, at once and then every [`REMINDER`], with the
+    /// Waits until no other run computes a key. `waiting` is called if one does, at once and then every half minute, with the
     /// time waited.
     ///
     /// # Errors
