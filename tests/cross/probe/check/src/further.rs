@@ -26,6 +26,7 @@ const CONSTRAINED: usize = 80;
 const MOST_WORDS: usize = 256;
 
 /// Bytes of memory that [`further`] needs: a session, then a snapshot.
+#[inline(never)]
 pub fn further_bytes(artifact: &[u8]) -> Result<usize, Failure> {
     let view = ArtifactView::open(artifact)?;
     Ok(session_bytes(&view) + saved_bytes(&view))
@@ -40,6 +41,7 @@ fn saved_bytes(view: &ArtifactView<'_>) -> usize {
 }
 
 /// Generates by passes of several tokens, from a snapshot and by the artifact's grammar, where it has one.
+#[inline(never)]
 pub fn further(out: &mut dyn Write, artifact: &[u8], memory: &mut [u8]) -> Result<(), Failure> {
     let view = ArtifactView::open(artifact)?;
     let kernels = best(view.layout());
@@ -73,6 +75,7 @@ fn prompt(view: &ArtifactView<'_>) -> [u32; LENGTH] {
     sequence
 }
 
+#[inline(never)]
 fn one_by_one(
     view: &ArtifactView<'_>,
     kernels: &'static Kernels,
@@ -91,6 +94,7 @@ fn one_by_one(
 }
 
 /// The same sequence with drafts; returns the number of passes too.
+#[inline(never)]
 fn several(
     view: &ArtifactView<'_>,
     kernels: &'static Kernels,

@@ -1,5 +1,6 @@
 //! What every emulated device does with an artifact, in words that `tests/cross/run` compares between devices: lines
-//! `name value`. The program around it brings the artifact, memory of exactly the planned size, and a place to write to.
+//! `name value`. The program around it brings the artifact, memory of exactly the planned size, and a place to write to. What it
+//! does is in functions that are not inlined, so that none has the stack of another.
 
 #![no_std]
 
@@ -89,6 +90,7 @@ impl fmt::Display for Failure {
 }
 
 /// Bytes of memory a session of the artifact needs.
+#[inline(never)]
 pub fn required_bytes(artifact: &[u8]) -> Result<usize, Failure> {
     Ok(Session::required_bytes(&ArtifactView::open(artifact)?) as usize)
 }
@@ -97,6 +99,7 @@ pub fn required_bytes(artifact: &[u8]) -> Result<usize, Failure> {
 const SEQUENCE: usize = 40;
 
 /// Integrity of the artifact, its golden prompts, and a sequence read in two ways.
+#[inline(never)]
 pub fn logits(out: &mut dyn Write, artifact: &[u8], memory: &mut [u8]) -> Result<(), Failure> {
     let view = ArtifactView::open(artifact)?;
     view.verify_digests()?;
@@ -124,6 +127,7 @@ pub fn logits(out: &mut dyn Write, artifact: &[u8], memory: &mut [u8]) -> Result
 }
 
 /// Greedy generation of `count` tokens after two that are read together: work for a counter of instructions.
+#[inline(never)]
 pub fn decode(out: &mut dyn Write, artifact: &[u8], memory: &mut [u8], count: usize) -> Result<(), Failure> {
     let view = ArtifactView::open(artifact)?;
     let kernels = best(view.layout());

@@ -22,11 +22,13 @@ impl From<OpenError> for Failure {
 }
 
 /// What an artifact states of its memory; the page is read into the first bytes of `memory`.
+#[inline(never)]
 pub fn needs(reader: &mut dyn Reader, memory: &mut [u8]) -> Result<Sizes, Failure> {
     Ok(sizes(reader, &mut memory[..PAGE_BYTES])?)
 }
 
 /// Golden prompts, and a sequence read in two ways, as [`crate::logits`] does.
+#[inline(never)]
 pub fn streamed(out: &mut dyn Write, mut reader: impl Reader, memory: &mut [u8]) -> Result<(), Failure> {
     let sizes = needs(&mut reader, memory)?;
     let (resident, rest) = memory.split_at_mut(sizes.memory_bytes() as usize);

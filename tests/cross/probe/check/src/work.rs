@@ -149,6 +149,7 @@ pub fn work(out: &mut dyn Write, memory: &mut [u8], table: usize, number: usize,
 
 /// Runs every unit with one call and with three, with a mark before each and at the end, at which a counter of instructions
 /// says how many there were (`insn_count.c`).
+#[inline(never)]
 pub fn all(out: &mut dyn Write, memory: &mut [u8], table: usize) -> Result<(), Failure> {
     let kernels = available().nth(table).ok_or(Failure::Report)?;
     writeln!(out, "kernel {}", kernels.name)?;
