@@ -3,7 +3,7 @@
 
 usage: check.py SLMC SHARED MODELS WORK
 
-SLMC is the program, SHARED the folder of shared models and texts, MODELS the folder with smollm2/smollm2/hf and minilm/minilm (as
+SLMC is the program, SHARED the folder of shared models and texts, MODELS the folder with smollm2/hf and minilm (as
 tests/data/smollm2/fetch and tests/data/minilm/fetch leave them below target/models), WORK a directory for what is made. A line of JSON
 for every export: perplexity of the first windows of 256 tokens beside that of `slmc eval`, and how many of five greedy answers of 40 tokens
 are the same text, by onnxruntime with a cache of its own and by onnxruntime-genai. Of the sentence encoder the mean cosine
@@ -139,7 +139,7 @@ def genai(directory, prompts, ends):
 
 def decoders(program, shared, models, work):
     for name, scheme, variants, most in CASES:
-        model = shared / "models" / name if name == "tales-6m" else models / "smollm2/smollm2/hf"
+        model = shared / "models" / name if name == "tales-6m" else models / "smollm2/hf"
         text = shared / "data" / ("tales-valid.txt" if name == "tales-6m" else "stories-valid.txt")
         quantized = made(program, model, scheme, work)
         tokenizer = tokenizers.Tokenizer.from_file(str(quantized / "tokenizer.json"))
@@ -187,7 +187,7 @@ def embeddings(session, tokenizer, texts, longest):
 
 
 def encoder(program, models, work, shared):
-    model = models / "minilm/minilm"
+    model = models / "minilm"
     quantized = made(program, model, "w8", work)
     lines = (shared / "data/stories-valid.txt").read_text(encoding="utf-8").splitlines()
     texts = [line.strip() for line in lines if len(line.strip()) > 20][:100]
