@@ -79,7 +79,7 @@ pub struct ClassifyMetrics {
 /// # Errors
 /// [`EvalError::UnknownLabel`].
 pub fn truth_of(examples: &[Example], labels: &[String]) -> Result<Vec<usize>, EvalError> {
-    examples.iter().map(|example| label_id(example, labels)).collect()
+    examples.iter().map(|example| label_id(example.line, &example.label, labels)).collect()
 }
 
 /// Evaluates `model`, whose output columns are `labels` in order, and compares it with `reference` if there is one;
@@ -150,13 +150,14 @@ pub fn evaluate(
     })
 }
 
-fn label_id(example: &Example, labels: &[String]) -> Result<usize, EvalError> {
-    example.label.class(labels).ok_or_else(|| {
+/// The number of a label of the model, from line `line` of a file.
+pub(super) fn label_id(line: usize, label: &Label, labels: &[String]) -> Result<usize, EvalError> {
+    label.class(labels).ok_or_else(|| {
         let mut known: Vec<&str> = labels.iter().take(LISTED_LABELS).map(String::as_str).collect();
         if labels.len() > LISTED_LABELS {
             known.push("…");
         }
-        EvalError::UnknownLabel { line: example.line, label: example.label.to_string(), known: known.join(", ") }
+        EvalError::UnknownLabel { line, label: label.to_string(), known: known.join(", ") }
     })
 }
 

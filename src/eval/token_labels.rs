@@ -5,6 +5,7 @@
 //! accuracy = words with the right label / words
 //! ```
 
+use super::classify::label_id;
 use super::error::EvalError;
 use super::forward::Forward;
 use super::outputs::{Pair, Rows};
@@ -16,9 +17,6 @@ use crate::report::{Report, Table, grouped};
 use crate::text::records::Label;
 use crate::text::tokenizer::Encoded;
 use serde::Serialize;
-
-/// Labels an error lists before it stops.
-const LISTED_LABELS: usize = 8;
 
 /// Words as tokens, with their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,17 +120,8 @@ pub fn evaluate(
 
 /// The first token of every word that is there, with the number of the word's label.
 fn judged(example: &WordExample, labels: &[String]) -> Result<Vec<(usize, usize)>, EvalError> {
-    let numbers: Vec<usize> = example
-        .labels
-        .iter()
-        .map(|label| {
-            label.class(labels).ok_or_else(|| {
-                let mut known: Vec<&str> = labels.iter().take(LISTED_LABELS).map(String::as_str).collect();
-                known.extend((labels.len() > LISTED_LABELS).then_some("…"));
-                EvalError::UnknownLabel { line: example.line, label: label.to_string(), known: known.join(", ") }
-            })
-        })
-        .collect::<Result<_, _>>()?;
+    let numbers = example.labels.iter().map(|label| label_id(example.line, label, labels));
+    let numbers = numbers.collect::<Result<Vec<usize>, _>>()?;
     let places = example.encoded.places.iter().enumerate();
     Ok(places.filter_map(|(place, word)| Some((place, *numbers.get((*word)?)?))).collect())
 }

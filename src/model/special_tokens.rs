@@ -102,8 +102,8 @@ pub(super) fn opening_tokens(companions: &Companions, vocabulary: usize) -> Resu
     Ok(opening)
 }
 
-/// The token after the first of which tokens are of the second type: what the tokenizer writes before the first piece of a pair
-/// that has it. Where there is no tokenizer, `sep_token_id` of config.json; `None` where both texts have one type.
+/// The token that ends the first text of a pair; tokens after it are of the second type. The tokenizer's template for pairs says
+/// which it is, and where there is no tokenizer `sep_token_id` of config.json; `None` where both texts have the same type.
 pub(super) fn separator(
     companions: &Companions,
     config: &Config,

@@ -384,7 +384,7 @@ fn mistakes_of_many_kinds_are_each_reported_with_line_and_remedy() {
     assert!(commands.contains("file=chain.toml,line=6,") && commands.contains("18 more;"), "{commands}");
 }
 
-/// A remedy is of the value that is there: no quotes are taken from what is no number, and options are named.
+/// A remedy fits the value: it says to drop the quotes only where a number is between them, and names the option.
 #[test]
 fn remedies_are_of_the_value_that_is_there() {
     let cases = [

@@ -11,8 +11,7 @@ use super::{Family, TensorName, architecture, gelu, head_width, layer_count, ref
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
-    Activation, AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind,
-    NormPlacement, Positions, Stored,
+    Activation, AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement,
 };
 use serde_json::{Value, json};
 
@@ -83,29 +82,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         norm,
         norm_placement: NormPlacement::Post,
     };
-    let vocabulary = config.size("vocab_size")?;
-    Ok(ModelSpec {
-        family: NAME,
-        kind: ModelKind::Encoder,
-        causal: false,
-        vocabulary,
-        hidden,
-        embedding_width: hidden,
-        context: config.size("max_position_embeddings")?,
-        token_types: 0,
-        positions: Positions::Learned,
-        embedding_scale: 1.0,
-        embedding_norm: Some(norm),
-        layers: vec![layer; layer_count(config, "n_layers")?],
-        final_norm: None,
-        head,
-        opening: Vec::new(),
-        ends: config.tokens("eos_token_id", vocabulary)?,
-        embedding: None,
-        longest_text: None,
-        exits: Vec::new(),
-        stored: Stored::ALIKE,
-    })
+    let layers = vec![layer; layer_count(config, "n_layers")?];
+    let context = config.size("max_position_embeddings")?;
+    encoder::of_layers(config, NAME, (hidden, context), layers, norm, head)
 }
 
 fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {

@@ -58,6 +58,20 @@ pub(super) fn model(
         norm,
         norm_placement: NormPlacement::Post,
     };
+    let layers = vec![layer; layer_count(config, "num_hidden_layers")?];
+    let spec = of_layers(config, family, (hidden, context), layers, norm, head)?;
+    Ok(ModelSpec { token_types: config.size("type_vocab_size")?, ..spec })
+}
+
+/// An encoder of these layers, with learned positions, a norm after the embeddings and none at the end, and tokens of one type.
+pub(super) fn of_layers(
+    config: &Config,
+    family: &'static str,
+    (hidden, context): (usize, usize),
+    layers: Vec<LayerSpec>,
+    norm: Norm,
+    head: Head,
+) -> Result<ModelSpec, ConfigError> {
     let vocabulary = config.size("vocab_size")?;
     Ok(ModelSpec {
         family,
@@ -67,11 +81,11 @@ pub(super) fn model(
         hidden,
         embedding_width: hidden,
         context,
-        token_types: config.size("type_vocab_size")?,
+        token_types: 0,
         positions: Positions::Learned,
         embedding_scale: 1.0,
         embedding_norm: Some(norm),
-        layers: vec![layer; layer_count(config, "num_hidden_layers")?],
+        layers,
         final_norm: None,
         head,
         opening: Vec::new(),

@@ -13,8 +13,8 @@ use super::{Family, TensorName, architecture, gelu, head_width, layer_count, ref
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
-    Activation, AttentionSpec, ClassifierState, FfnSpec, Function, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm,
-    NormKind, NormPlacement, Positions, RotarySpec, Stored,
+    Activation, AttentionSpec, ClassifierState, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind,
+    NormPlacement, Positions, RotarySpec,
 };
 use serde_json::{Value, json};
 
@@ -101,29 +101,10 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         norm,
         norm_placement: if number == 0 { NormPlacement::Network } else { NormPlacement::Pre },
     };
-    let vocabulary = config.size("vocab_size")?;
-    Ok(ModelSpec {
-        family: NAME,
-        kind: ModelKind::Encoder,
-        causal: false,
-        vocabulary,
-        hidden,
-        embedding_width: hidden,
-        context: config.size("max_position_embeddings")?,
-        token_types: 0,
-        positions: Positions::Rotary,
-        embedding_scale: 1.0,
-        embedding_norm: Some(norm),
-        layers: sliding_layers(config)?.into_iter().enumerate().map(layer).collect(),
-        final_norm: Some(norm),
-        head: head(config, norm)?,
-        opening: Vec::new(),
-        ends: config.tokens("eos_token_id", vocabulary)?,
-        embedding: None,
-        longest_text: None,
-        exits: Vec::new(),
-        stored: Stored::ALIKE,
-    })
+    let layers = sliding_layers(config)?.into_iter().enumerate().map(layer).collect();
+    let context = config.size("max_position_embeddings")?;
+    let spec = encoder::of_layers(config, NAME, (hidden, context), layers, norm, head(config, norm)?)?;
+    Ok(ModelSpec { positions: Positions::Rotary, final_norm: Some(norm), ..spec })
 }
 
 fn head(config: &Config, norm: Norm) -> Result<Head, ConfigError> {

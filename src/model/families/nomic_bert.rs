@@ -13,8 +13,8 @@ use super::{Family, TensorName, architecture, head_width, layer_count, refuse_un
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
-    Activation, AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormPlacement,
-    Positions, RotarySpec, Stored,
+    Activation, AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, Norm, NormPlacement, Positions,
+    RotarySpec,
 };
 use serde_json::{Value, json};
 
@@ -95,29 +95,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         norm,
         norm_placement: NormPlacement::Post,
     };
-    let vocabulary = config.size("vocab_size")?;
-    Ok(ModelSpec {
-        family: NAME,
-        kind: ModelKind::Encoder,
-        causal: false,
-        vocabulary,
-        hidden,
-        embedding_width: hidden,
-        context: context(config)?,
-        token_types: config.size("type_vocab_size")?,
-        positions: Positions::Rotary,
-        embedding_scale: 1.0,
-        embedding_norm: Some(norm),
-        layers: vec![layer; layer_count(config, "num_hidden_layers")?],
-        final_norm: None,
-        head: head(config, norm)?,
-        opening: Vec::new(),
-        ends: config.tokens("eos_token_id", vocabulary)?,
-        embedding: None,
-        longest_text: None,
-        exits: Vec::new(),
-        stored: Stored::ALIKE,
-    })
+    let layers = vec![layer; layer_count(config, "num_hidden_layers")?];
+    let spec = encoder::of_layers(config, NAME, (hidden, context(config)?), layers, norm, head(config, norm)?)?;
+    Ok(ModelSpec { positions: Positions::Rotary, token_types: config.size("type_vocab_size")?, ..spec })
 }
 
 fn head(config: &Config, norm: Norm) -> Result<Head, ConfigError> {

@@ -216,7 +216,7 @@ pub(super) struct LayerContext {
 }
 
 impl AttentionContext {
-    /// Of the layers that read the batch, the others are left empty. `bias` is added to the scores of all of them.
+    /// The context of the layers that read the batch; that of the others is empty. `bias` is added to the scores of all of them.
     pub(super) fn new(spec: &ModelSpec, batch: &Batch, bias: Option<Tensor<4>>, device: &Device) -> Self {
         let [sequences, length] = batch.dims();
         let reads = spec.layers_of(batch);

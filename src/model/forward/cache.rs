@@ -39,7 +39,7 @@ pub struct Cache {
     read: usize,
     /// Tokens of the source that an encoder has read.
     source: usize,
-    /// Of the decoder's layers.
+    /// Keys, values and inputs, a cache for each of the decoder's layers.
     layers: Vec<LayerCache>,
 }
 

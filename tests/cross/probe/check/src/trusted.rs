@@ -26,7 +26,7 @@ use crate::work::mark;
 
 /// Bytes that [`trusted`] needs: two slots, a package, an artifact and a session.
 pub const BYTES: usize = 3 << 20;
-/// Of a slot; larger than the artifact.
+/// Length of a slot, which the artifact fits in.
 const SLOT_BYTES: usize = 640 << 10;
 const ERASE_BLOCK_BYTES: usize = 4096;
 /// What the digest is of, and a question and its answer in tokens.
