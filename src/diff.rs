@@ -7,19 +7,16 @@
 //! ```
 
 mod compare;
+mod lines;
 mod side;
 
 pub use compare::Difference;
 pub use side::DiffError;
 
-use crate::report::{Align, Report, Table, visible};
+use crate::report::{Align, Report, Table};
 use serde::Serialize;
-use serde_json::Value;
 use side::Side;
 use std::path::Path;
-
-/// Longest value in a table; JSON has all of it.
-const MOST_CHARACTERS: usize = 48;
 
 /// How far a matrix of one model is from the other's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -55,9 +52,8 @@ impl Report for DiffReport {
         }
         let mut table =
             Table::new([("", Align::Left), ("A", Align::Right), ("B", Align::Right), ("change", Align::Right)]);
-        for difference in &self.differences {
-            let [a, b] = [&difference.a, &difference.b].map(|value| shown(value.as_ref()));
-            table.row([difference.path.clone(), a, b, change(difference)]);
+        for line in lines::lines(&self.differences) {
+            table.row(line);
         }
         let mut text = format!("A  {}\nB  {}\n\n{table}", self.a, self.b);
         let matrices = self.matrices.iter().flatten();
@@ -89,25 +85,4 @@ pub fn diff(a: &Path, b: &Path) -> Result<DiffReport, DiffError> {
     };
     let same = differences.is_empty() && matrices.as_ref().is_none_or(Vec::is_empty);
     Ok(DiffReport { a: a.display().to_string(), b: b.display().to_string(), same, differences, matrices })
-}
-
-fn shown(value: Option<&Value>) -> String {
-    let text = match value {
-        None => return "-".to_owned(),
-        Some(Value::String(text)) => visible(text).replace(['\n', '\t'], " "),
-        Some(value) => value.to_string(),
-    };
-    match text.char_indices().nth(MOST_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
-/// By how much a number changed, in parts of it.
-fn change(difference: &Difference) -> String {
-    let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
-    match (number(&difference.a), number(&difference.b)) {
-        (Some(a), Some(b)) if a != 0.0 => format!("{:+.2} %", 100.0 * (b - a) / a.abs()),
-        _ => String::new(),
-    }
 }
