@@ -113,6 +113,9 @@ fn a_filled_cache_gives_the_outputs_on_an_empty_disk() {
         json_with_code(there.path(), &format!("cache why r.toml small --cache file:{}", cache.path().display()), 0);
     assert_eq!((&why["cached"], &why["why"]), (&Value::Bool(false), &Value::from(whys[0])));
     assert_eq!(why["key"]["options"]["scheme"], "w4");
+    // What a run sets decides the key there too.
+    let set = format!("cache why r.toml small --set stages.small.scheme=w8 --cache file:{}", cache.path().display());
+    assert_eq!(json_with_code(there.path(), &set, 0)["cached"], true);
     let text = why["key"].to_string();
     let place = there.path().display().to_string();
     assert!(!text.contains(&place) && !text.contains("text.txt"), "a key holds no path: {text}");

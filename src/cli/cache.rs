@@ -1,6 +1,7 @@
 //! `slmc cache`, and the options of commands that have caches.
 
 use super::global::Global;
+use super::plan::SetArgs;
 use crate::recipe::{Direction, RunOptions, share, why};
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::size::Size;
@@ -37,6 +38,8 @@ enum Command {
         recipe: PathBuf,
         /// Stage, such as small or artifact.cortex-m55
         stage: String,
+        #[command(flatten)]
+        set: SetArgs,
     },
     /// Hash everything that this machine has, and remove what is damaged
     ///
@@ -60,6 +63,8 @@ enum Command {
     Push {
         /// Recipe
         recipe: PathBuf,
+        #[command(flatten)]
+        set: SetArgs,
     },
     /// Copy the results of a recipe from the shared caches to this machine
     ///
@@ -67,6 +72,8 @@ enum Command {
     Pull {
         /// Recipe
         recipe: PathBuf,
+        #[command(flatten)]
+        set: SetArgs,
     },
 }
 
@@ -97,8 +104,9 @@ impl CacheArgs {
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let status = |passes: bool| if passes { ExitStatus::Success } else { ExitStatus::Failure };
-        let of_recipe = |recipe: &PathBuf| RunOptions {
+        let of_recipe = |recipe: &PathBuf, set: &SetArgs| RunOptions {
             recipe: recipe.clone(),
+            settings: set.settings(),
             out: PathBuf::from("out"),
             cache: self.cache.options(),
             run: global.run_settings(),
@@ -122,17 +130,17 @@ impl Args {
                 shell.result(&CleanReport::new(store.root().to_owned(), cleaned))?;
                 Ok(ExitStatus::Success)
             }
-            Command::Why { recipe, stage } => {
-                shell.result(&why(&of_recipe(recipe), stage, shell)?)?;
+            Command::Why { recipe, stage, set } => {
+                shell.result(&why(&of_recipe(recipe, set), stage, shell)?)?;
                 Ok(ExitStatus::Success)
             }
-            Command::Push { recipe } => {
-                let report = share(&of_recipe(recipe), Direction::Push, shell)?;
+            Command::Push { recipe, set } => {
+                let report = share(&of_recipe(recipe, set), Direction::Push, shell)?;
                 shell.result(&report)?;
                 Ok(status(report.complete()))
             }
-            Command::Pull { recipe } => {
-                let report = share(&of_recipe(recipe), Direction::Pull, shell)?;
+            Command::Pull { recipe, set } => {
+                let report = share(&of_recipe(recipe, set), Direction::Pull, shell)?;
                 shell.result(&report)?;
                 Ok(status(report.complete()))
             }
