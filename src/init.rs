@@ -108,7 +108,7 @@ pub enum InitError {
         path: PathBuf,
     },
     /// The recipe would not run.
-    #[error("no recipe of this kind fits the model and the target")]
+    #[error("the recipe would not run on this model, target and text")]
     Refused(#[source] Mistakes),
     /// It cannot be written.
     #[error(transparent)]

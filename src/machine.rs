@@ -116,11 +116,13 @@ pub fn read_bandwidth(bytes: usize, threads: usize, rounds: usize) -> f64 {
     read_rate(&vec![1; bytes], threads, Duration::ZERO, rounds)
 }
 
-/// Multiply-accumulates per second that all threads reach in a product of f32 matrices: the best of three of some
-/// milliseconds each.
+/// Multiply-accumulates per second that all threads reach in a product of f32 matrices: the best of several of a millisecond
+/// or two each, so that other work on the machine does not count for a slow one.
 pub fn product_rate() -> f64 {
     /// Rows and columns of the matrices.
     const SIZE: usize = 384;
+    /// Time for the measurement.
+    const LEAST: Duration = Duration::from_millis(50);
     let (left, right) = (vec![1.0f32; SIZE * SIZE], vec![0.5f32; SIZE * SIZE]);
     let mut out = vec![0.0f32; SIZE * SIZE];
     let mut round = || {
@@ -130,7 +132,10 @@ pub fn product_rate() -> f64 {
         black_box(&out);
         start.elapsed().as_secs_f64().max(1e-9)
     };
-    let best = (0..3).map(|_| round()).fold(f64::INFINITY, f64::min);
+    let (start, mut best) = (Instant::now(), round().min(round()));
+    while start.elapsed() < LEAST {
+        best = best.min(round());
+    }
     (SIZE * SIZE * SIZE) as f64 / best
 }
 

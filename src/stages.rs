@@ -29,7 +29,7 @@ pub mod shaping;
 pub mod stage;
 pub mod summary;
 pub mod synthesize;
-pub mod templates;
+pub mod texts;
 pub mod train;
 pub mod training;
 pub mod trim;

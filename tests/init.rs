@@ -15,9 +15,16 @@ const TARGETS: [&str; 4] = ["generic", "cortex-m55", "generic-npu-2to4", "cortex
 fn place(family: Family) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     fixture::write(&directory.path().join("model"), family, Size::SMALL);
-    let text = "the cat sat on the mat and the dog ran to the man. ".repeat(60);
-    fs::write(directory.path().join("text.txt"), text).expect("written");
+    let sentence = "the cat sat on the mat and the dog ran to the man. ";
+    fs::write(directory.path().join("text.txt"), sentence.repeat(60)).expect("written");
+    let row = |label| format!("{{\"text\": \"{sentence}\", \"label\": \"{label}\"}}\n");
+    fs::write(directory.path().join("labelled.jsonl"), (row("no") + &row("yes")).repeat(60)).expect("written");
     directory
+}
+
+/// The text that an evaluation of a family takes.
+fn data(family: Family) -> &'static str {
+    if family == Family::BertClassifier { "labelled.jsonl" } else { "text.txt" }
 }
 
 fn recipe(directory: &Path, name: &str) -> String {
@@ -44,7 +51,7 @@ fn every_priority_gives_a_recipe_that_plans() {
                     continue;
                 }
                 let name = format!("{target}-{priority}.toml");
-                let data = if priority == "time" { "" } else { " --data text.txt" };
+                let data = if priority == "time" { String::new() } else { format!(" --data {}", data(family)) };
                 let report = json(path, &format!("init model --target {target} --priority {priority}{data} -o {name}"));
                 assert_eq!((&report["schema"], &report["fits"]), (&"slmc.init/1".into(), &true.into()), "{report}");
                 let planned = json(path, &format!("run {name} --plan"));

@@ -20,7 +20,7 @@ pub const CALIBRATION_TOKENS: usize = 16_384;
 /// Longest calibration sequence.
 pub const WINDOW: usize = 256;
 /// Fewest sequences that say anything.
-const LEAST_SEQUENCES: usize = 4;
+pub const LEAST_SEQUENCES: usize = 4;
 /// Texts for encoders, one a line, written for this project.
 pub const ENCODER_TEXT: &str = include_str!("../../calibration/encoders.txt");
 

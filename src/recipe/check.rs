@@ -12,6 +12,7 @@ use crate::model::spec::ModelKind;
 use crate::stages::arguments::{Meaning, meaning};
 use crate::stages::known::{Known, KnownModel, configured};
 use crate::stages::{Fault, Prediction, Product, RunSettings};
+use crate::text::tokenizer::Tokenizer;
 use clap::Arg;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,7 +35,7 @@ pub(super) fn check(
 ) -> Vec<Prediction> {
     let mut models = BTreeMap::new();
     let mut predictions = Vec::new();
-    for stage in &recipe.stages {
+    for (index, stage) in recipe.stages.iter().enumerate() {
         for choice in &stage.choices {
             if let Chosen::Reads { source: source @ (Input::Model(_) | Input::Path(_)), .. } = &choice.value {
                 let path = recipe.path(source);
@@ -58,6 +59,7 @@ pub(super) fn check(
             models.extend(stage.output.clone().zip(resolved.makes.clone()));
         }
         predictions.push(resolved.predicted.clone());
+        unmeasured(recipe, index, &resolved.lacks, mistakes);
         for fault in resolved.checked().err().into_iter().flatten() {
             if stage.sound || stands(stage, &fault) {
                 let (place, message) = described(stage, &fault);
@@ -65,13 +67,59 @@ pub(super) fn check(
             }
         }
     }
-    if let Some(sample) = sample
-        && models.values().any(|model| model.spec.kind != ModelKind::Decoder)
-    {
-        let message = "[sample] continues a text, which an encoder does not";
-        mistakes.suggest(&sample.place, Code::NoSample, message, "remove [sample]");
+    if let Some(entry) = sample {
+        check_sample(recipe, entry, &models, mistakes);
     }
     predictions
+}
+
+/// Notes a sample that cannot be made: of an encoder, or after a prompt that leaves no place in a model's context or in that
+/// for which an artifact is compiled.
+fn check_sample(recipe: &Recipe, entry: &Entry, models: &BTreeMap<PathBuf, KnownModel>, mistakes: &mut Mistakes) {
+    if models.values().any(|model| model.spec.kind != ModelKind::Decoder) {
+        let message = "[sample] continues a text, which an encoder does not";
+        mistakes.suggest(&entry.place, Code::NoSample, message, "remove [sample]");
+    }
+    let Some(sample) = &recipe.sample else { return };
+    let of_stage = |stage: &RecipeStage| stage.text_of("context").and_then(|context| context.parse().ok());
+    let compiled = recipe.stages.iter().filter(|stage| stage.kind.makes() == Product::Artifact).filter_map(of_stage);
+    let Some(context) = models.values().map(|model| model.spec.context).chain(compiled).min() else { return };
+    // A token is a byte at least.
+    if sample.prompt.len() < context {
+        return;
+    }
+    for model in recipe.models.iter().filter_map(|model| models.get(&model.path)) {
+        let companions = model.files.as_ref().and_then(|files| formats::companions(files.path()).ok());
+        let tokenizer = companions.and_then(|companions| Tokenizer::of(&companions).ok());
+        let tokens = tokenizer.and_then(|tokenizer| tokenizer.encode_plain(&sample.prompt).ok());
+        let Some(tokens) = tokens.map(|tokens| model.spec.opening.len() + tokens.len()) else { continue };
+        if tokens > context {
+            let message = format!("the prompt of [sample] has {tokens} tokens, and the context is {context}");
+            return mistakes.suggest(&entry.place, Code::NoSample, message, "write a shorter prompt");
+        }
+    }
+}
+
+/// Notes gates on a number that their stage will not report.
+fn unmeasured(recipe: &Recipe, stage: usize, lacks: &[&str], mistakes: &mut Mistakes) {
+    let gates = recipe.gates.all.iter().filter(|gate| gate.stage == stage);
+    for gate in gates.filter(|gate| lacks.contains(&gate.definition.stated)) {
+        let RecipeStage { name, kind, .. } = &recipe.stages[stage];
+        let measured = kind.measures().own.iter().filter(|number| !lacks.contains(number));
+        let measured: Vec<String> = measured.map(|number| format!("`{number}`")).collect();
+        let message = format!(
+            "`{}` limits `{}`, which stage `{name}` does not measure: its task gives {}",
+            gate.definition.name,
+            gate.definition.stated,
+            measured.join(", ")
+        );
+        mistakes.suggest(
+            &gate.place,
+            Code::NotMeasured,
+            message,
+            "limit one of these, or give the stage another `task`",
+        );
+    }
 }
 
 /// Learns the configuration of a model that is there.
@@ -97,16 +145,22 @@ fn readable(stage: &RecipeStage, choice: &Choice, path: &Path, model: Option<&Kn
     let command = command(stage.kind);
     let named = |argument: &&Arg| argument.get_long().unwrap_or(argument.get_id().as_str()) == choice.flag;
     let argument = command.get_arguments().find(named);
-    if matches!(argument.and_then(meaning), Some(Meaning::Model { .. })) {
+    if let Some(Meaning::Model { weights, .. }) = argument.and_then(meaning) {
         let packs = stage.kind.makes() == Product::Artifact;
-        if packs && model.is_some_and(|model| !model.quantized) {
+        let contents = formats::contents(path);
+        if weights && contents.configuration && !contents.weights {
+            suggest(
+                format!("{shown} holds a configuration and no weights, which `{}` reads", stage.kind.name()),
+                "add the weights of the checkpoint, model.safetensors, or put a train stage before this one",
+            );
+        } else if packs && model.is_some_and(|model| !model.quantized) {
             suggest(
                 format!("{shown} is not quantized, and artifacts hold integers only"),
                 "put a quantize stage between them",
             );
         } else if model.is_none()
             && path.is_file()
-            && !formats::contents(path).configuration
+            && !contents.configuration
             && begins(&mut bytes)
             && !bytes.starts_with(ARTIFACT_MAGIC)
         {

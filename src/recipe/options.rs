@@ -258,7 +258,7 @@ impl Reader<'_, '_> {
             Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text, Chosen::Writes),
             Takes::Other(Meaning::Shares) => self.written(entry, flag, node, text, Chosen::Shares),
             Takes::Other(Meaning::Reads(_)) => self.file(flag, node, text),
-            Takes::Other(Meaning::Model { takes, name }) => self.path(flag, node, text, Some((takes, name))),
+            Takes::Other(Meaning::Model { takes, name, .. }) => self.path(flag, node, text, Some((takes, name))),
             Takes::Other(Meaning::Target) => {
                 if let Some(chosen) = target(text, &node.place, self.mistakes).map(|(_, chosen)| chosen) {
                     self.push(flag, &node.place, chosen);
@@ -433,7 +433,7 @@ impl Reader<'_, '_> {
         match self.scope.refer(text, &self.stage.cell) {
             Ok(Referred::Input(source)) => {
                 let models = match meaning(argument) {
-                    Some(Meaning::Model { takes, name }) => (takes, name),
+                    Some(Meaning::Model { takes, name, .. }) => (takes, name),
                     _ => (&[][..], "no model"),
                 };
                 let before = self.choices.len();

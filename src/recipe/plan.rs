@@ -201,11 +201,7 @@ impl Prepared {
 
 /// Seed of a stage.
 fn seed_of(stage: &RecipeStage, default: u64) -> u64 {
-    let own = stage.choices.iter().find(|choice| choice.flag == "seed");
-    match own.map(|choice| &choice.value) {
-        Some(Chosen::Text(text)) => text.parse().unwrap_or(default),
-        _ => default,
-    }
+    stage.text_of("seed").and_then(|seed| seed.parse().ok()).unwrap_or(default)
 }
 
 /// Plans. Nothing is written but remembered hashes, beside the cache of this machine.

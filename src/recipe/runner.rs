@@ -5,6 +5,7 @@
 //! The result of a stage that is known need not be on disk: it is put in place when a stage that runs reads it, and at the end
 //! where this machine has it, or where it is what the recipe is for. Two runs at once compute a key once: the second waits.
 
+mod owner;
 mod samples;
 mod schedule;
 mod settle;
@@ -144,7 +145,8 @@ impl Run<'_> {
         }
         let out = self.prepared.recipe.out.clone();
         let writable = |out: &Path| std::fs::create_dir_all(out).and_then(|()| tempfile::tempfile_in(out).map(drop));
-        writable(&out).map_err(|source| RecipeError::OutDirectory { path: out, source })?;
+        writable(&out).map_err(|source| RecipeError::OutDirectory { path: out.clone(), source })?;
+        owner::note(&out, &self.options.recipe, self.prepared.chain.local(), shell);
         match self.prepared.chain.local().map(|local| local.check_writable()) {
             Some(Ok(())) => {}
             Some(Err(error)) => {

@@ -121,6 +121,14 @@ impl RecipeStage {
         self.is_meant(name, &self.cell)
     }
 
+    /// What an option says, where it is a word or a number.
+    pub(super) fn text_of(&self, flag: &str) -> Option<&str> {
+        self.choices.iter().find(|choice| choice.flag == flag).and_then(|choice| match &choice.value {
+            Chosen::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// Indices of the stages it waits for.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = usize> + '_ {
         self.choices.iter().filter_map(|choice| match &choice.value {

@@ -33,12 +33,8 @@ fn refuse(stage: &RecipeStage, choices: &mut Vec<Choice>, table: &Table, command
             let stands_for = |flag: &String| stage.kind.inputs().first().is_some_and(|first| first == flag);
             let absent = |flag: &&String| !flag.starts_with('<') && !stands_for(flag) && table.find(flag).is_none();
             for flag in named.iter().filter(absent) {
-                let message = format!(
-                    "stage `{}` ({}) needs the key `{}`",
-                    stage.name,
-                    stage.kind.name(),
-                    flag.replace('-', "_")
-                );
+                let (name, kind) = (&stage.name, stage.kind.name());
+                let message = format!("stage `{name}` ({kind}) needs the key `{}`", underscored(flag));
                 let help = format!("write {} in the table of the stage", example(command, flag));
                 mistakes.suggest(&stage.place, Code::MissingKey, message, help);
             }
@@ -56,6 +52,17 @@ fn refuse(stage: &RecipeStage, choices: &mut Vec<Choice>, table: &Table, command
             return mistakes.add(&stage.place, Code::Refused, error.to_string().trim().replace('\n', " "));
         };
         let choice = choices.remove(at);
+        if let Some(prior) = conflicting(&error) {
+            // The other values of its list conflict as well.
+            choices.retain(|other| other.flag != choice.flag);
+            let message = format!(
+                "{} and {} exclude each other",
+                written(stage, table, &choice.flag),
+                written(stage, table, &prior)
+            );
+            mistakes.suggest(&choice.place, Code::Conflict, message, "keep one");
+            continue;
+        }
         match explained(&error, &choice, value) {
             (code, message, Some(help)) => mistakes.suggest(&choice.place, code, message, help),
             (Code::Refused, message, None) if !message.contains("; ") => {
@@ -81,18 +88,27 @@ fn flag_of(argument: &str) -> String {
     flag.split([' ', '=']).next().unwrap_or(flag).to_owned()
 }
 
+/// The option that an option conflicts with.
+fn conflicting(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::PriorArg).filter(|_| error.kind() == ErrorKind::ArgumentConflict)? {
+        ContextValue::String(prior) => Some(flag_of(prior)),
+        ContextValue::Strings(prior) => prior.first().map(|prior| flag_of(prior)),
+        _ => None,
+    }
+}
+
+/// An option by the key that the stage has for it: `input` stands for the first of its kind's.
+fn written(stage: &RecipeStage, table: &Table, flag: &str) -> String {
+    let key = underscored(flag);
+    match table.find(&key) {
+        None if stage.kind.inputs().contains(&flag) => format!("`input`, which is the `{key}`,"),
+        _ => format!("`{key}`"),
+    }
+}
+
 /// Kind, message and remedy.
 fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> (Code, String, Option<String>) {
-    let key = choice.flag.replace('-', "_");
-    let prior = match error.get(ContextKind::PriorArg) {
-        Some(ContextValue::String(prior)) => Some(flag_of(prior)),
-        Some(ContextValue::Strings(prior)) => prior.first().map(|prior| flag_of(prior)),
-        _ => None,
-    };
-    if let (ErrorKind::ArgumentConflict, Some(prior)) = (error.kind(), prior) {
-        let message = format!("`{key}` and `{}` exclude each other", prior.replace('-', "_"));
-        return (Code::Conflict, message, Some("keep one".to_owned()));
-    }
+    let key = underscored(&choice.flag);
     let value = value.unwrap_or_default();
     if let Some(ContextValue::Strings(known)) = error.get(ContextKind::ValidValue) {
         let help = suggestion(value, known.iter().map(String::as_str));

@@ -28,6 +28,8 @@ pub enum Meaning {
         takes: &'static [Product],
         /// In words, with an article.
         name: &'static str,
+        /// Whether its weights are read, and not its configuration or its tokenizer alone.
+        weights: bool,
     },
     /// A file that is there, or one of these words.
     Reads(&'static [&'static str]),
@@ -80,20 +82,30 @@ macro_rules! values {
 }
 
 values! {
-    /// A directory with dense weights; where training starts also a configuration.
-    DenseModel(PathBuf, PathBufValueParser) = Meaning::Model { takes: &[Product::Dense], name: "a dense model" };
+    /// A directory with dense weights.
+    DenseModel(PathBuf, PathBufValueParser) =
+        Meaning::Model { takes: &[Product::Dense], name: "a dense model", weights: true };
+    /// Likewise, or a configuration alone: where training starts.
+    DenseOrConfiguration(PathBuf, PathBufValueParser) =
+        Meaning::Model { takes: &[Product::Dense], name: "a dense model", weights: false };
     /// A directory written by `slmc quantize`.
-    QuantizedModel(PathBuf, PathBufValueParser) = Meaning::Model { takes: &[Product::Quantized], name: "a quantized model" };
+    QuantizedModel(PathBuf, PathBufValueParser) =
+        Meaning::Model { takes: &[Product::Quantized], name: "a quantized model", weights: true };
     /// A directory.
     AnyModel(PathBuf, PathBufValueParser) =
-        Meaning::Model { takes: &[Product::Dense, Product::Quantized], name: "a model" };
+        Meaning::Model { takes: &[Product::Dense, Product::Quantized], name: "a model", weights: true };
+    /// A directory whose tokenizer is read.
+    TokenizerDirectory(PathBuf, PathBufValueParser) =
+        Meaning::Model { takes: &[Product::Dense, Product::Quantized], name: "a model", weights: false };
     /// A directory or an artifact.
     ModelOrArtifact(PathBuf, PathBufValueParser) = Meaning::Model {
         takes: &[Product::Dense, Product::Quantized, Product::Artifact],
         name: "a model or an artifact",
+        weights: true,
     };
     /// An artifact.
-    Artifact(PathBuf, PathBufValueParser) = Meaning::Model { takes: &[Product::Artifact], name: "an artifact" };
+    Artifact(PathBuf, PathBufValueParser) =
+        Meaning::Model { takes: &[Product::Artifact], name: "an artifact", weights: true };
     /// A file that is read.
     ReadFile(PathBuf, PathBufValueParser) = Meaning::Reads(&[]);
     /// A file that is read and is another one from day to day: no lock holds it.

@@ -5,7 +5,7 @@ use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg
 use super::arguments::scope::ScopeArgs;
 use super::arguments::shape::{CUTTING, Init, ShapeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
-use super::arguments::{DenseModel, SharedFile, path};
+use super::arguments::{DenseModel, DenseOrConfiguration, SharedFile, path};
 use super::backend::{OnTrainingBackend, on_workers};
 use super::known::{Files, Known, KnownModel, same_tokens};
 use super::numerics;
@@ -13,8 +13,7 @@ use super::prediction::Prediction;
 use super::shaping::shape_of;
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::templates::check_templates;
-use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
+use super::training::{Start, TrainOptions, check, check_data, check_need, sparsity_of_layers, train};
 use crate::formats;
 use crate::model::spec::ModelKind;
 use crate::model::transform::Sparsity;
@@ -70,7 +69,7 @@ pub struct Args {
         required_unless_present_any = ["layers"].into_iter().chain(CUTTING),
         help_heading = MODEL_AND_OUTPUT
     )]
-    student: Option<DenseModel>,
+    student: Option<DenseOrConfiguration>,
 
     /// Layers of the teacher to start from: 0,2,4
     ///
@@ -355,9 +354,8 @@ impl Stage for Distill {
         let weights =
             args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
         faults.check("lora-output", check_adapter(&options, weights, false));
-        let form = &options.data.form;
-        let data = ("data", &options.data.files);
-        check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        let teacher = args.teacher.first().and_then(|path| known.planned(path));
+        check_data(&options, student.as_ref(), teacher, &mut faults);
         args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let backend = faults.check("backend", args.backend.training());

@@ -12,7 +12,7 @@ use super::numerics;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
-use super::templates::check_templates;
+use super::texts::{Reads, Texts};
 use super::watch::{MEASURED, WatchOptions, check_length, watch};
 use crate::confidence::check_bound;
 use crate::eval::BATCH_BYTES;
@@ -21,9 +21,11 @@ use crate::eval::opened::Task;
 use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
 use crate::text::windows::{Choice, WindowError, check_window};
+use crate::train::samples::TEXT_FIELD;
 use anyhow::anyhow;
 use serde_json::Value;
 pub use work::{EvalOptions, EvalReport, Measured, TaskChoice, evaluate};
+pub(super) use work::{PROMPT, find_questions};
 
 /// Measure a model on text, and how far it is from a reference
 ///
@@ -171,27 +173,49 @@ impl Args {
         }
     }
 
-    /// Notes faults that the models of a plan show.
-    fn check(&self, known: &Known, faults: &mut Faults) {
+    /// Notes faults that the models of a plan show; gives the task, where that is known.
+    fn check(&self, known: &Known, faults: &mut Faults) -> Option<TaskChoice> {
         if let Some(reference) = &self.reference {
             faults.check("reference", comparable_tokens(known, ("model", &self.model.model), ("reference", reference)));
         }
-        let Some(model) = known.planned(&self.model.model) else { return };
+        let model = known.planned(&self.model.model)?;
         let spec = &model.spec;
-        let Some(task) = faults.check("task", work::task(Task::of(&spec.head), self.task)) else { return };
+        let task = faults.check("task", work::task(Task::of(&spec.head), self.task))?;
         let reference = self.reference.as_ref().and_then(|path| known.planned(path));
         let context = spec.context.min(reference.map_or(usize::MAX, |reference| reference.spec.context));
-        if task == TaskChoice::Lm {
-            let (tokenizer, field) = (path(&self.tokenizer.tokenizer), self.text.field.as_deref());
-            let data = ("data", [&*self.data]);
-            check_templates(Some(model), tokenizer.as_deref(), data, field, faults);
-        }
+        let (form, records, label) = (self.text.form(), self.records.form(), self.text.label_field.as_str());
+        let reads = match task {
+            TaskChoice::Lm if spec.stacks().is_some() => Reads::Pairs(&records),
+            TaskChoice::Lm => Reads::Windows(&form, self.window, 1),
+            TaskChoice::Mlm | TaskChoice::Embed => Reads::Records(&form),
+            TaskChoice::Classify => Reads::Labelled(&form, TEXT_FIELD, label),
+            TaskChoice::Generate => Reads::Questions(&form, &records, label),
+            TaskChoice::Tokens => Reads::Words(&form, label),
+            TaskChoice::Spans => Reads::Answers(&form, label),
+        };
+        let tokenizer = path(&self.tokenizer.tokenizer);
+        let texts =
+            Texts { model: Some(model), tokenizer: tokenizer.as_deref(), other: reference, option: "data", reads };
+        texts.check([&*self.data], faults);
         if task == TaskChoice::Lm
             && let Err(source) = check_window(&spec.opening, context, self.window)
         {
             faults.add("window", StageError::Window { path: self.data.to_path_buf(), source });
         }
+        Some(task)
     }
+}
+
+/// Numbers that a task gives no report of.
+fn not_of_task(task: TaskChoice) -> Vec<&'static str> {
+    let given: &[&str] = match task {
+        TaskChoice::Lm | TaskChoice::Mlm => &["kld_mean", "perplexity", "top1_agreement"],
+        TaskChoice::Classify | TaskChoice::Tokens => &["accuracy", "kld_mean", "top1_agreement"],
+        TaskChoice::Generate => &["exact_match"],
+        TaskChoice::Spans => &["exact_match", "top1_agreement"],
+        TaskChoice::Embed => &["cosine_mean"],
+    };
+    Eval::MEASURES.own.iter().copied().filter(|number| !given.contains(number)).collect()
 }
 
 impl Stage for Eval {
@@ -212,7 +236,7 @@ impl Stage for Eval {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
-        args.check(known, &mut faults);
+        let task = args.check(known, &mut faults).filter(|_| args.log.is_none());
         if args.max_windows == Some(0) {
             let path = args.data.to_path_buf();
             faults.add("max-windows", StageError::Window { path, source: WindowError::NoneAsked });
@@ -273,7 +297,10 @@ impl Stage for Eval {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
         }
         let predicted = args.predicted(known);
-        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults).predicting(predicted)
+        let lacks = task.map(not_of_task).unwrap_or_default();
+        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults)
+            .predicting(predicted)
+            .lacking(lacks)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

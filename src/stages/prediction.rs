@@ -38,6 +38,9 @@ pub struct Prediction {
     /// Multiply-accumulates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work_macs: Option<u64>,
+    /// How the work is done, where a kind has several ways with rates of their own.
+    #[serde(skip)]
+    pub way: Option<&'static str>,
     /// What an artifact takes of its device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceNeed>,

@@ -16,8 +16,7 @@ use super::numerics;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::templates::check_templates;
-use super::training::{check_recompute, read_bytes, retraining_need};
+use super::training::{check_recompute, check_texts_of_change, read_bytes, retraining_need};
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
 use crate::model::spec::{ModelKind, ModelSpec};
@@ -221,7 +220,8 @@ impl Args {
             state_bytes: self.recover.then_some(3 * bytes),
             peak_memory_bytes: Some(memory_estimate(spec).max(recovery_bytes.unwrap_or(0))),
             work_macs: Some(prediction::moved_macs(spec) + calibrated + solver + recovery),
-            device: None,
+            way: Some(if self.recover { "recovered" } else { self.pattern.method.name() }),
+            ..Prediction::default()
         }
     }
 }
@@ -277,12 +277,10 @@ impl Stage for Prune {
         let predicted = model
             .as_ref()
             .map_or_else(Prediction::default, |model| args.predicted(&model.spec, &retrain.settings, recovery_bytes));
-        if let Known::Planned(_) = known {
-            let field = args.text.field.as_deref();
-            let calibration = path(&args.calibration.calibration);
-            check_templates(model.as_ref(), None, ("calibration", &calibration), field, &mut faults);
-            let data = retrain.data.iter().filter(|_| args.recover).flat_map(|data| &data.files);
-            check_templates(model.as_ref(), None, ("data", data), field, &mut faults);
+        if let (Known::Planned(_), Some(model)) = (known, &model) {
+            let (calibration, form) = (path(&args.calibration.calibration), args.text.form());
+            let trains = args.recover.then_some(&retrain);
+            check_texts_of_change(model, (calibration.as_deref(), &form), trains, &mut faults);
         }
         args.check_most_missed(&mut faults);
         args.check_masks_move(&mut faults);

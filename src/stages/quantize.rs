@@ -17,8 +17,7 @@ use super::numerics;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::templates::check_templates;
-use super::training::{check_recompute, read_bytes, retraining_need};
+use super::training::{check_recompute, check_texts_of_change, read_bytes, retraining_need};
 use crate::allocate::error::AllocationError;
 use crate::allocate::plan::{Asked, Plan};
 use crate::compile::CompileError;
@@ -144,7 +143,12 @@ impl Args {
             state_bytes: (training > 0).then(|| 3 * prediction::dense_bytes(spec)),
             peak_memory_bytes: Some(peak),
             work_macs: (!measured).then_some(rounding + training),
-            device: None,
+            way: Some(match (self.qat, training > 0) {
+                (true, _) => "qat",
+                (false, true) => "gptq, tuned",
+                (false, false) => self.rounding.method.name(),
+            }),
+            ..Prediction::default()
         }
     }
 
@@ -293,12 +297,10 @@ impl Stage for Quantize {
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
-        if let Known::Planned(_) = known {
-            let field = args.text.field.as_deref();
-            let calibration = path(&args.calibration.calibration);
-            check_templates(model.as_ref(), None, ("calibration", &calibration), field, &mut faults);
-            let data = retrain.data.iter().filter(|_| args.qat).flat_map(|data| &data.files);
-            check_templates(model.as_ref(), None, ("data", data), field, &mut faults);
+        if let (Known::Planned(_), Some(model)) = (known, &model) {
+            let (calibration, form) = (path(&args.calibration.calibration), args.text.form());
+            let trains = args.qat.then_some(&retrain);
+            check_texts_of_change(model, (calibration.as_deref(), &form), trains, &mut faults);
         }
         args.check_keep(schemes, &mut faults);
         if args.tune.is_some_and(|times| times > 0) && args.rounding.method != Method::Gptq {

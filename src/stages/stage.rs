@@ -183,17 +183,24 @@ pub struct Resolved<O> {
     faults: Faults,
     /// What the work will take, as far as it can be told.
     pub predicted: Prediction,
+    /// Numbers of [`Stage::MEASURES`] that its report will not have, by these options and models.
+    pub lacks: Vec<&'static str>,
 }
 
 impl<O> Resolved<O> {
     /// Options, the model that is made, and the faults.
     pub fn new(options: Option<O>, makes: Option<KnownModel>, faults: Faults) -> Self {
-        Resolved { options, makes, faults, predicted: Prediction::default() }
+        Resolved { options, makes, faults, predicted: Prediction::default(), lacks: Vec::new() }
     }
 
     /// Likewise, with what the work will take.
     pub fn predicting(self, predicted: Prediction) -> Self {
         Resolved { predicted, ..self }
+    }
+
+    /// Likewise, with the numbers that its report will not have.
+    pub fn lacking(self, lacks: Vec<&'static str>) -> Self {
+        Resolved { lacks, ..self }
     }
 
     /// The options.
@@ -208,8 +215,8 @@ impl<O> Resolved<O> {
     }
 
     fn map<P>(self, change: impl FnOnce(O) -> P) -> Resolved<P> {
-        let Resolved { options, makes, faults, predicted } = self;
-        Resolved { options: options.map(change), makes, faults, predicted }
+        let Resolved { options, makes, faults, predicted, lacks } = self;
+        Resolved { options: options.map(change), makes, faults, predicted, lacks }
     }
 }
 

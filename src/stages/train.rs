@@ -7,7 +7,7 @@ use super::arguments::privacy::PrivacyArgs;
 use super::arguments::rounds::RoundArgs;
 use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
-use super::arguments::{DenseModel, path};
+use super::arguments::{DenseOrConfiguration, path};
 use super::backend::{OnTrainingBackend, on_workers};
 use super::known::{Files, Known, KnownModel};
 use super::numerics;
@@ -15,8 +15,7 @@ use super::prediction::Prediction;
 use super::rounds::{self, RoundOptions, round};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::templates::check_templates;
-use super::training::{Start, TrainOptions, check, check_need, train};
+use super::training::{Start, TrainOptions, check, check_data, check_need, train};
 use crate::disk::atomic;
 use crate::formats;
 use crate::model::device::Backend;
@@ -49,7 +48,7 @@ Examples:
 pub struct Args {
     /// Hugging Face directory, GGUF file, or a configuration
     #[arg(value_name = "DIR|CONFIG", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
-    model: DenseModel,
+    model: DenseOrConfiguration,
 
     #[command(flatten)]
     data: DataArgs,
@@ -181,9 +180,7 @@ impl Stage for Train {
             let weights = planned.is_some() || formats::contents(&args.model).weights;
             faults.check("lora-output", check_adapter(&options, weights, gains));
         }
-        let form = &options.data.form;
-        let data = ("data", &options.data.files);
-        check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        check_data(&options, planned, None, &mut faults);
         args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let backend = faults.check("backend", args.backend.training());

@@ -3,7 +3,7 @@
 
 mod checks;
 
-pub use checks::{check, check_need, check_recompute, read_bytes, retraining_need};
+pub use checks::{check, check_data, check_need, check_recompute, check_texts_of_change, read_bytes, retraining_need};
 
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};

@@ -4,7 +4,7 @@ mod report;
 mod work;
 
 use super::arguments::groups::{DATA, MODEL_AND_OUTPUT, OutArg};
-use super::arguments::{DenseModel, ReadFile, path, paths};
+use super::arguments::{DenseModel, DenseOrConfiguration, ReadFile, path, paths};
 use super::known::Known;
 use super::limits::check_memory;
 use super::prediction::{Prediction, dense_bytes, moved_macs};
@@ -72,7 +72,7 @@ pub struct Args {
     /// For a teacher, so that it has the tokens of its student: a directory with trimmed_ids.json, made of a model with the
     /// same tokenizer. With --data the report says how these tokens cover it.
     #[arg(long, value_name = "DIR", group = "extent", help_heading = VOCABULARY)]
-    like: Option<DenseModel>,
+    like: Option<DenseOrConfiguration>,
 
     /// Tokens of single characters to keep: all, used
     ///

@@ -6,7 +6,7 @@ use super::error::MissingKeys;
 pub use super::error::TextError;
 use super::file::{ReadNotes, read_decoded};
 use super::form::{Separator, TextForm};
-use super::rows::{RowFormat, first_keys, has_rows, read_rows, row_format};
+use super::rows::{RowFormat, first_keys, first_row, has_rows, read_rows, row_format};
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
@@ -176,6 +176,19 @@ pub fn read_labelled(
     filled(path, records, notes)
 }
 
+/// Refuses a file whose first row is none, or lacks one of these keys, as far as its first bytes tell.
+///
+/// # Errors
+/// [`TextError::Json`], [`TextError::MissingKey`].
+pub fn check_first_row(path: &Path, keys: &[&str]) -> Result<(), TextError> {
+    let Some((line, row)) = (if keys.is_empty() { None } else { first_row(path)? }) else { return Ok(()) };
+    let mut missing = MissingKeys::default();
+    for key in keys.iter().filter(|key| !row.contains_key(**key)) {
+        missing.count(key, line, &row);
+    }
+    complete(path, missing)
+}
+
 pub(super) fn complete(path: &Path, missing: MissingKeys) -> Result<(), TextError> {
     if missing.is_empty() { Ok(()) } else { Err(TextError::MissingKey { path: path.to_owned(), missing }) }
 }
@@ -279,6 +292,25 @@ mod tests {
         }
         let error = read_text(Path::new("/nowhere/a.txt")).expect_err("missing").to_string();
         assert!(error.contains("/nowhere/a.txt"), "{error}");
+    }
+
+    #[test]
+    fn the_first_row_of_a_file_is_seen_without_the_others() {
+        let check = |name: &str, content: &str, keys: &[&str]| {
+            let (_keep, path) = file(name, content.as_bytes());
+            check_first_row(&path, keys).map_err(|error| error.to_string())
+        };
+        let long = "{\"text\": \"x\"}\n".repeat(20_000);
+        assert_eq!(check("a.jsonl", &long, &["text"]), Ok(()));
+        let error = check("a.jsonl", &long, &["text", "label"]).expect_err("no label");
+        assert!(error.contains("a.jsonl:1: no key `label` in row 1; the object has: text"), "{error}");
+        let error = check("a.txt", "\nOnce upon a time.\n", &["text"]).expect_err("no row");
+        assert!(error.contains("a.txt:2: expected one JSON object per line"), "{error}");
+        // A line that is not whole says nothing, and neither do formats that are not lines.
+        for (name, content) in [("a.jsonl", "{\"text\": ".to_owned()), ("a.json", "[]\n".to_owned())] {
+            assert_eq!(check(name, &content, &["text"]), Ok(()));
+        }
+        assert_eq!(check("a.txt", "Once\n", &[]), Ok(()));
     }
 
     #[test]

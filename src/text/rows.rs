@@ -6,6 +6,8 @@ mod parquet;
 use super::error::TextError;
 use super::file::{ReadNotes, read_decoded};
 use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Number of a row and its values by key.
@@ -97,6 +99,25 @@ pub(super) fn first_keys(path: &Path) -> Result<Option<Vec<String>>, TextError> 
             Ok(rows.into_iter().next().map(|(_, row)| row.into_iter().map(|(key, _)| key).collect()))
         }
     }
+}
+
+/// The first row of a file of lines, if it is within the first bytes; of one of any other name as JSONL. `None` where that
+/// cannot be told without the whole file.
+///
+/// # Errors
+/// [`TextError::Read`], [`TextError::Json`].
+pub(super) fn first_row(path: &Path) -> Result<Option<Row>, TextError> {
+    const HEAD_BYTES: u64 = 64 << 10;
+    if !matches!(row_format(path), None | Some(RowFormat::JsonLines)) {
+        return Ok(None);
+    }
+    let failed = |source| TextError::Read { path: path.to_owned(), source };
+    let mut head = Vec::new();
+    File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head)).map_err(failed)?;
+    let Some(end) = head.iter().rposition(|&byte| byte == b'\n') else { return Ok(None) };
+    // Compressed files, and other encodings, are left to whoever reads the whole.
+    let Ok(lines) = std::str::from_utf8(&head[..end]) else { return Ok(None) };
+    lines_of_json(path, lines.trim_start_matches('\u{feff}')).next().transpose()
 }
 
 /// The rows of a file; one of any other name is read as JSONL. `keys` are the ones that are needed: of a Parquet file, only

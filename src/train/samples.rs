@@ -150,6 +150,11 @@ pub enum SamplesError {
     NoMask,
 }
 
+/// The error of a file that an encoder-decoder of a family cannot be given.
+pub fn no_pairs(file: &Path, family: &'static str, form: &ReasoningForm) -> SamplesError {
+    SamplesError::NoPairs { path: file.to_owned(), family, keys: [form.prompt.clone(), form.answer.clone()] }
+}
+
 /// The task a model is for.
 pub fn own_task(spec: &ModelSpec) -> TrainTask {
     match (&spec.head, spec.kind) {
@@ -196,11 +201,7 @@ fn pairs(
             // Its texts are told apart otherwise than by prompts and answers.
             false => None,
         };
-        let records = records.ok_or_else(|| SamplesError::NoPairs {
-            path: file.clone(),
-            family: spec.family,
-            keys: [data.reasoning.prompt.clone(), data.reasoning.answer.clone()],
-        })?;
+        let records = records.ok_or_else(|| no_pairs(file, spec.family, &data.reasoning))?;
         let mut spoken = records.pairs(&data.reasoning, tokenizer, (stacks.start, &spec.ends))?;
         let lengths = |tokens: &[u32]| spec.split(tokens).map(|(source, target)| (source.len(), target.len()));
         let fitting = spoken.fitting(lengths, spec.context, window);

@@ -369,7 +369,7 @@ fn cells_that_would_be_called_alike_are_a_mistake() {
 
 #[test]
 fn a_failure_stops_what_depends_on_it_and_lets_others_end() {
-    // Window by window the text has no label: the stage fails when it reads its data.
+    // A row far down has no text, which no plan sees: the stage fails when it reads its data.
     let recipe = r#"version = 1
 [model]
 path = "model"
@@ -394,7 +394,8 @@ method = "rtn"
 "#;
     let directory = workshop(recipe);
     let path = directory.path();
-    fs::write(path.join("bad.jsonl"), "{\"other\": 1}\n").expect("written");
+    let rows = "{\"text\": \"the cat sat on the mat\"}\n".repeat(40_000) + "{\"other\": 1}\n";
+    fs::write(path.join("bad.jsonl"), rows).expect("written");
     let output = run(path, "run chain.toml --jobs 2");
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");

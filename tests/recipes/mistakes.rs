@@ -440,3 +440,89 @@ fn files_that_cannot_be_what_a_stage_takes_are_found_by_a_plan() {
         assert!(found.contains(expected), "{found}\nexpected {expected}");
     }
 }
+
+/// What the work would refuse after the stages before it is said by a plan: a model without weights or tokenizer, a text that
+/// fills no window, rows that are none or lack a key, a gate on what the stage's task does not give, a prompt without a place.
+#[test]
+fn what_models_texts_and_tasks_lack_is_found_by_a_plan() {
+    let evaluated = |with: &str| CHAIN.replace("data = \"text.txt\"\nwindow", &format!("{with}\nwindow"));
+    let long_prompt = format!("prompt = \"{}\"", "a cat ".repeat(60));
+    let cases = [
+        (
+            CHAIN.to_owned(),
+            Some("model/model.safetensors"),
+            "model holds a configuration and no weights, which `distill` reads",
+        ),
+        (CHAIN.to_owned(), Some("model/tokenizer.json"), "model/tokenizer.json does not exist"),
+        (evaluated("data = \"short.txt\""), None, "37: `data`: short.txt: the text has "),
+        (
+            CHAIN.replace("calibration = \"text.txt\"", "calibration = \"short.txt\""),
+            None,
+            "26: `calibration`: short.txt: the text",
+        ),
+        (
+            CHAIN.replace("data = [\"text.txt\"]", "data = [\"short.txt\"]"),
+            None,
+            "10: `data`: short.txt: the text has ",
+        ),
+        (
+            evaluated("data = \"text.txt\"\nfield = \"text\""),
+            None,
+            "37: `data`: text.txt:1: expected one JSON object per line",
+        ),
+        (
+            evaluated("data = \"long.jsonl\"\nfield = \"txt\""),
+            None,
+            "37: `data`: long.jsonl:1: no key `txt` in row 1; the object has: text",
+        ),
+        (
+            evaluated("data = \"text.txt\"\ntask = \"generate\""),
+            None,
+            "37: `data`: text.txt:1: expected one JSON object per line",
+        ),
+        (
+            CHAIN.replace("kld_max = 100", "accuracy_min = 0.5"),
+            None,
+            "`accuracy_min` limits `accuracy`, which stage `quality` does not measure: its task gives `kld_mean`, `perplexity`, \
+             `top1_agreement`",
+        ),
+        (CHAIN.replace("prompt = \"a cat\"", &long_prompt), None, "the prompt of [sample] has "),
+        (
+            CHAIN.replace("layers = [0]", "layers = [0, 1]\nteacher = \"model\""),
+            None,
+            "9: `layers` and `input`, which is the `student`, exclude each other; keep one",
+        ),
+    ];
+    for (recipe, gone, expected) in cases {
+        let directory = workshop(&recipe);
+        let path = directory.path();
+        fs::write(path.join("short.txt"), "a cat sat\n").expect("written");
+        fs::write(path.join("long.jsonl"), "{\"text\": \"a cat\"}\n".repeat(100_000)).expect("written");
+        if let Some(gone) = gone {
+            fs::remove_file(path.join(gone)).expect("it was there");
+        }
+        let found = mistakes(path, "plan chain.toml").join("\n");
+        assert!(found.contains(expected), "{found}\nexpected {expected}");
+        assert!(!path.join("out").exists(), "{expected}: nothing ran");
+    }
+}
+
+/// Outputs go to a folder of the recipe's name, so two recipes of one name take each other's place, which is said.
+#[test]
+fn a_recipe_of_the_same_name_is_told_of_the_other_ones_outputs() {
+    let directory = workshop(CHAIN);
+    let path = directory.path();
+    fs::create_dir(path.join("other")).expect("made");
+    let moved = CHAIN.replace("\"model\"\n\n", "\"../model\"\n\n").replace("text.txt", "../text.txt");
+    fs::write(path.join("other/chain.toml"), moved).expect("written");
+    let first = stderr(&run(path, "run chain.toml"));
+    let second = stderr(&run(path, "run other/chain.toml"));
+    let again = stderr(&run(path, "run other/chain.toml"));
+    assert!(
+        second.contains("out/chain holds the outputs of ") && second.contains("a recipe of the same name"),
+        "{second}"
+    );
+    for quiet in [first, again] {
+        assert!(!quiet.contains("a recipe of the same name"), "{quiet}");
+    }
+}

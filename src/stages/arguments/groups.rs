@@ -1,7 +1,7 @@
 //! Options that several commands share, each declared once and flattened, and the headings of the help. A group sets
 //! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
 
-use super::{AnyModel, BackendName, DenseModel, ModelOrArtifact, ReadFile, TargetName};
+use super::{BackendName, DenseModel, ModelOrArtifact, ReadFile, TargetName, TokenizerDirectory};
 use crate::compile::residency::{Resident, Streaming};
 use crate::model::device::{Backend, backend, device};
 use crate::model::error::NameError;
@@ -103,7 +103,7 @@ pub struct TokenizerArg {
     /// `generate --chat` takes the chat template from there too. `distill` looks beside the student, then beside the
     /// teacher.
     #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
-    pub tokenizer: Option<AnyModel>,
+    pub tokenizer: Option<TokenizerDirectory>,
 }
 
 /// How the texts of a file are told apart, and where labels are.

@@ -31,7 +31,7 @@ use crate::text::reasoning::{ReasonedFile, ReasoningForm, find_reasoned};
 use crate::text::records::{LabelledRecord, Records, TextError, has_key, read_labelled, read_records};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::windows::{Choice, WindowError, check_window, decoder_windows, encoder_sequences};
-use crate::train::samples::{SamplesError, TEXT_FIELD};
+use crate::train::samples::{SamplesError, TEXT_FIELD, no_pairs};
 use burn::tensor::Device;
 use serde::Serialize;
 use slm_runtime::exits::confidence;
@@ -56,6 +56,9 @@ pub enum TaskChoice {
     /// Exact match of answers found in texts
     Spans,
 }
+
+/// The key of a question where none is named.
+pub(in crate::stages) const PROMPT: &str = "prompt";
 
 /// Options of `slmc eval`, checked.
 #[derive(Clone, Debug)]
@@ -272,11 +275,7 @@ impl<'w> Work<'w> {
             true => find_reasoned(&options.data, &options.records).map_err(SamplesError::from)?,
             false => None,
         };
-        let records = found.ok_or_else(|| SamplesError::NoPairs {
-            path: options.data.clone(),
-            family: "the model",
-            keys: [options.records.prompt.clone(), options.records.answer.clone()],
-        })?;
+        let records = found.ok_or_else(|| no_pairs(&options.data, "the model", &options.records))?;
         let pairs = records.pairs(&options.records, tokenizer, (stacks.start, &model.ends));
         let mut file = pairs.map_err(SamplesError::from)?;
         let lengths = |tokens: &[u32]| {
@@ -398,10 +397,11 @@ impl<'w> Work<'w> {
     fn generate(&self) -> Done {
         let Work { options, model, reference, progress, .. } = *self;
         let directory = self.directory();
-        let (asked, notes, reasoned) = match self.records()? {
+        let found = find_questions(&options.data, &options.form, &options.records, &options.label_field)?;
+        let (asked, notes, reasoned) = match found {
             Some(records) => self.questions(records, directory.as_deref())?,
             None => {
-                let (records, notes) = self.labelled("prompt")?;
+                let (records, notes) = self.labelled(PROMPT)?;
                 let of = |record: LabelledRecord| Asked {
                     prompt: Prompt::Text(record.text),
                     wanted: record.label.to_string(),
@@ -416,17 +416,6 @@ impl<'w> Work<'w> {
         let how = AnswerOptions { tokens: options.answer_tokens, tokenizer: directory, extraction };
         let report = answers::evaluate(model, reference, &asked, &how, progress)?;
         Ok((Measured::Answers(report), notes))
-    }
-
-    /// The records with a prompt and an answer of the data, where their keys are named, or where it holds such and no labels,
-    /// and no text is named.
-    fn records(&self) -> Result<Option<ReasonedFile>, StageError> {
-        let options = self.options;
-        let labelled = || has_key(&options.data, &options.label_field);
-        if !options.records.is_asked() && (options.form != TextForm::default() || labelled()?) {
-            return Ok(None);
-        }
-        Ok(find_reasoned(&options.data, &options.records).map_err(SamplesError::from)?)
     }
 
     /// As training on these records has it: through the chat template, where there is one, else with the line break before the
@@ -455,6 +444,20 @@ impl<'w> Work<'w> {
             file.records.into_iter().map(|record| Asked { prompt: prompt(record.prompt), wanted: record.answer });
         Ok((asked.collect(), notes, reasoned))
     }
+}
+
+/// The records with a prompt and an answer of a file, where their keys are named, or where it holds such and no labels, and no
+/// text is named.
+pub(in crate::stages) fn find_questions(
+    file: &Path,
+    form: &TextForm,
+    records: &ReasoningForm,
+    label: &str,
+) -> Result<Option<ReasonedFile>, StageError> {
+    if !records.is_asked() && (*form != TextForm::default() || has_key(file, label)?) {
+        return Ok(None);
+    }
+    Ok(find_reasoned(file, records).map_err(SamplesError::from)?)
 }
 
 fn embedder(model: &OpenedModel) -> Embedder<'_> {

@@ -5,20 +5,25 @@ use super::{Start, TrainOptions};
 use crate::model::device::Backend;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::Sparsity;
+use crate::quantize::calibration::{LEAST_SEQUENCES, WINDOW as CALIBRATION_WINDOW};
+use crate::quantize::training_data::Retrain;
 use crate::stages::arguments::scope::LoraOutput;
 use crate::stages::arguments::training::check_settings;
+use crate::stages::known::KnownModel;
 use crate::stages::prediction::{self, Prediction};
 use crate::stages::stage::Faults;
+use crate::stages::texts::{Reads, Texts};
+use crate::text::form::TextForm;
 use crate::text::rows::row_format;
 use crate::text::windows::check_window;
 use crate::train::error::TrainError;
 use crate::train::loss::table::LossKind;
 use crate::train::memory::{ComputedBy, TrainingNeed};
 use crate::train::relations::Relations;
-use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task};
+use crate::train::samples::{Data, SamplesError, TEXT_FIELD, TrainTask, check_task, own_task};
 use crate::train::scope::Scope;
 use crate::train::settings::Settings;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Memory for a byte of a text that is encoded as one: its tokens with everything that the tokenizer says of them. It is
 /// not given back before the training begins.
@@ -130,6 +135,54 @@ pub fn retraining_need<'n>(
 pub fn check_recompute(settings: &Settings, computed_by: ComputedBy, faults: &mut Faults) {
     if settings.recompute && !computed_by.is_fused() {
         faults.add("recompute", TrainError::Recompute);
+    }
+}
+
+/// Notes what a plan sees in the data of a training run, of a model that it knows.
+pub fn check_data(
+    options: &TrainOptions,
+    student: Option<&KnownModel>,
+    teacher: Option<&KnownModel>,
+    faults: &mut Faults,
+) {
+    let Some(student) = student else { return };
+    let data = &options.data;
+    let texts = Texts {
+        model: Some(student),
+        tokenizer: options.tokenizer.as_deref(),
+        other: teacher,
+        option: "data",
+        reads: reads(data, options.task, options.settings.window, &student.spec),
+    };
+    texts.check(&data.files, faults);
+}
+
+/// Likewise in the texts of a stage that changes weights: those it calibrates with, and those of a training after that.
+pub fn check_texts_of_change(
+    model: &KnownModel,
+    (calibration, form): (Option<&Path>, &TextForm),
+    retrain: Option<&Retrain>,
+    faults: &mut Faults,
+) {
+    let reads_calibration = match model.spec.kind {
+        ModelKind::Decoder => Reads::Windows(form, CALIBRATION_WINDOW, LEAST_SEQUENCES),
+        ModelKind::Encoder | ModelKind::EncoderDecoder(_) => Reads::Records(form),
+    };
+    let texts =
+        Texts { model: Some(model), tokenizer: None, other: None, option: "calibration", reads: reads_calibration };
+    texts.check(calibration, faults);
+    let Some((retrain, data)) = retrain.and_then(|retrain| Some((retrain, retrain.data.as_ref()?))) else { return };
+    let reads = reads(data, retrain.task, retrain.settings.window, &model.spec);
+    Texts { option: "data", reads, ..texts }.check(&data.files, faults);
+}
+
+/// How the data of a training run are read.
+fn reads<'d>(data: &'d Data, task: Option<TrainTask>, window: usize, spec: &ModelSpec) -> Reads<'d> {
+    match task.unwrap_or_else(|| own_task(spec)) {
+        TrainTask::Clm if spec.stacks().is_some() => Reads::Pairs(&data.reasoning),
+        TrainTask::Clm => Reads::Samples(&data.form, &data.reasoning, window),
+        TrainTask::Mlm => Reads::Records(&data.form),
+        TrainTask::Classify => Reads::Labelled(&data.form, TEXT_FIELD, &data.label_field),
     }
 }
 
