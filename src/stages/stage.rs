@@ -9,25 +9,25 @@
 //! `resolve` makes every check that needs no work, for the command line, for the plan of a recipe and for its run, and
 //! gives every fault at once. `run` takes options only.
 
+mod faults;
+mod outcome;
+
+pub use faults::{Fault, Faults, Resolved};
+pub use outcome::{Cost, Outcome};
+
 use super::arguments::{Meaning, meaning};
 use super::invocation::Invocation;
-use super::known::{Known, KnownModel};
-use super::prediction::Prediction;
+use super::known::Known;
 use super::summary::Figures;
 use crate::data::{HELD_OUT_FILE, TEXTS_FILE};
 use crate::formats;
-use crate::machine::{forget_peak_memory, peak_memory_bytes};
-use crate::report::{Report, Table, grouped, json_line};
 use crate::shell::Shell;
 use anyhow::Context;
 use burn::tensor::Device;
 use clap::{ArgMatches, Args};
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// Product of a stage, for others to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,168 +129,6 @@ pub struct OnBackend<O> {
     pub options: O,
     /// burn's device.
     pub device: Device,
-}
-
-/// One fault in the options of a stage.
-#[derive(Debug)]
-pub struct Fault {
-    /// Long name of the option, or of the positional argument its identifier; empty where the fault concerns several.
-    pub option: &'static str,
-    /// The reason.
-    pub error: anyhow::Error,
-}
-
-/// All faults in the options of a stage.
-#[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
-
-impl Faults {
-    /// Notes a fault of an option.
-    pub fn add(&mut self, option: &'static str, error: impl Into<anyhow::Error>) {
-        self.0.push(Fault { option, error: error.into() });
-    }
-
-    /// The value, or a fault of the option.
-    pub fn check<T, E: Into<anyhow::Error>>(&mut self, option: &'static str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(option, error)).ok()
-    }
-
-    /// As one error: the first, as on a command line.
-    pub fn first(self) -> anyhow::Error {
-        let first = self.0.into_iter().next().map(|fault| fault.error);
-        first.unwrap_or_else(|| anyhow::anyhow!("the options cannot be used, which is a defect of slmc"))
-    }
-}
-
-impl IntoIterator for Faults {
-    type Item = Fault;
-    type IntoIter = std::vec::IntoIter<Fault>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-/// Options of a stage after their check.
-#[derive(Debug)]
-pub struct Resolved<O> {
-    /// For the work; absent where they cannot be made.
-    options: Option<O>,
-    /// The model that is made, as far as it is known before the work: also where there are faults, so that the stages
-    /// after this one are checked as well.
-    pub makes: Option<KnownModel>,
-    /// Faults found.
-    faults: Faults,
-    /// What the work will take, as far as it can be told.
-    pub predicted: Prediction,
-    /// Numbers of [`Stage::MEASURES`] that its report will not have, by these options and models.
-    pub lacks: Vec<&'static str>,
-}
-
-impl<O> Resolved<O> {
-    /// Options, the model that is made, and the faults.
-    pub fn new(options: Option<O>, makes: Option<KnownModel>, faults: Faults) -> Self {
-        Resolved { options, makes, faults, predicted: Prediction::default(), lacks: Vec::new() }
-    }
-
-    /// Likewise, with what the work will take.
-    pub fn predicting(self, predicted: Prediction) -> Self {
-        Resolved { predicted, ..self }
-    }
-
-    /// Likewise, with the numbers that its report will not have.
-    pub fn lacking(self, lacks: Vec<&'static str>) -> Self {
-        Resolved { lacks, ..self }
-    }
-
-    /// The options.
-    ///
-    /// # Errors
-    /// All faults.
-    pub fn checked(self) -> Result<O, Faults> {
-        match self.options {
-            Some(options) if self.faults.0.is_empty() => Ok(options),
-            _ => Err(self.faults),
-        }
-    }
-
-    fn map<P>(self, change: impl FnOnce(O) -> P) -> Resolved<P> {
-        let Resolved { options, makes, faults, predicted, lacks } = self;
-        Resolved { options: options.map(change), makes, faults, predicted, lacks }
-    }
-}
-
-/// How a stage ended where nothing failed.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The report as one JSON line, its schema first.
-    pub json: String,
-    /// The report as text.
-    pub text: String,
-    /// Whether there is a result that passes; a model that does not fit has none.
-    pub passed: bool,
-    /// What it took.
-    pub cost: Cost,
-}
-
-/// What a stage took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct Cost {
-    /// Wall time.
-    pub seconds: f64,
-    /// Most memory that was resident while it ran; `None` where the system does not tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peak_memory_bytes: Option<u64>,
-}
-
-impl Cost {
-    /// Does some work and measures it.
-    fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
-        forget_peak_memory();
-        let start = Instant::now();
-        let result = work();
-        // To the millisecond: more says nothing.
-        let seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
-        (result, Cost { seconds, peak_memory_bytes: peak_memory_bytes() })
-    }
-}
-
-impl Outcome {
-    /// With a result.
-    ///
-    /// # Errors
-    /// A report that cannot be JSON.
-    pub fn passed<R: Report>(report: &R) -> anyhow::Result<Self> {
-        Ok(Outcome { json: json_line(report)?, text: report.text(), passed: true, cost: Cost::default() })
-    }
-
-    /// With an answer that is not a result.
-    ///
-    /// # Errors
-    /// A report that cannot be JSON.
-    pub fn failed<R: Report>(report: &R) -> anyhow::Result<Self> {
-        Ok(Outcome { passed: false, ..Outcome::passed(report)? })
-    }
-
-    /// The report with the cost, as one JSON line.
-    pub fn json_with_cost(&self) -> String {
-        let cost = serde_json::to_string(&self.cost).unwrap_or_default();
-        // Both are objects that are not empty.
-        match (self.json.strip_suffix('}'), cost.strip_prefix('{')) {
-            (Some(report), Some(cost)) => format!("{report},{cost}"),
-            _ => self.json.clone(),
-        }
-    }
-
-    /// The report with the cost, as text.
-    pub fn text_with_cost(&self) -> String {
-        let mut table = Table::pairs();
-        table.row(["seconds", &format!("{:.1}", self.cost.seconds)]);
-        if let Some(bytes) = self.cost.peak_memory_bytes {
-            table.row(["peak_memory_bytes", &grouped(bytes)]);
-        }
-        format!("{}\n\n{table}", self.text)
-    }
 }
 
 /// A kind of stage.
