@@ -102,6 +102,9 @@ fn the_table_has_a_row_for_every_artifact() {
     }
     let text = String::from_utf8(succeed(path, "report reports --table")).expect("UTF-8");
     assert!(text.contains("another machine (thumbv8m.main-none-eabihf); pass --instructions"), "{text}");
+    // What lies there now is of another run than the first.
+    let first = json(path, "report reports/1.json --table");
+    assert_eq!(first["rows"][0]["latency_note"], "another artifact is in its place now", "{first}");
     refused(path, "report reports --table --instructions none=3", "no artifact is called so");
     refused(path, "report reports --table --instructions artifact", "is not STAGE=N");
 }

@@ -1,6 +1,7 @@
 //! Recipes: those in `recipes/` plan, a chain runs, is cached and goes on after a kill, gates decide the exit code.
 
 mod gates;
+mod lacks;
 mod matrix;
 mod mistakes;
 mod plan;

@@ -226,6 +226,10 @@ fn from_file(
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
+        let window = WINDOW.min(model.spec.context);
+        if model.spec.kind == ModelKind::Decoder && wanted < needed * window {
+            return Err(CalibrationError::TooFewTokens { tokens: wanted, needed, window });
+        }
         let tokens = calibration.tokens();
         return Err(CalibrationError::TooLittle { path: path.to_owned(), found, tokens, needed });
     }

@@ -48,6 +48,19 @@ pub enum CalibrationError {
         /// Sequences needed.
         needed: usize,
     },
+    /// Fewer tokens were asked for than the fewest sequences have.
+    #[error(
+        "{tokens} calibration tokens are not {needed} sequences of {window}, which are needed; raise --calibration-tokens to {} or more",
+        needed * window
+    )]
+    TooFewTokens {
+        /// Asked for.
+        tokens: usize,
+        /// Sequences needed.
+        needed: usize,
+        /// Tokens of each.
+        window: usize,
+    },
     /// Nothing is calibrated through both stacks.
     #[error(
         "{family} is an encoder-decoder, through which slmc does not calibrate; train, distill, evaluate and generate in f32"

@@ -7,13 +7,13 @@ use super::mistake::{Code, Location, Mistakes};
 use super::reader::Recipe;
 use super::stage::{Choice, Chosen, Input, KindIs, RecipeStage, chain, command};
 use crate::compile::ARTIFACT_MAGIC;
+use crate::data::HELD_OUT_FILE;
 use crate::formats;
 use crate::model::spec::ModelKind;
 use crate::stages::arguments::{Meaning, meaning};
 use crate::stages::known::{Known, KnownModel, configured};
 use crate::stages::{Fault, Prediction, Product, RunSettings};
 use crate::text::tokenizer::Tokenizer;
-use clap::Arg;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -39,8 +39,18 @@ pub(super) fn check(
         for choice in &stage.choices {
             if let Chosen::Reads { source: source @ (Input::Model(_) | Input::Path(_)), .. } = &choice.value {
                 let path = recipe.path(source);
-                learn(path.clone(), &choice.place, &mut models, mistakes);
+                if stage.takes_model(choice) {
+                    learn(path.clone(), &choice.place, &mut models, mistakes);
+                }
                 readable(stage, choice, &path, models.get(&path), mistakes);
+            }
+            if let Chosen::Reads { source: Input::File(other, HELD_OUT_FILE), .. } = &choice.value
+                && recipe.stages[*other].text_of("held-out").is_none()
+            {
+                let name = &recipe.stages[*other].name;
+                let message = format!("stage `{name}` holds nothing out, so it makes no {HELD_OUT_FILE}");
+                let help = format!("give `{name}` a share: `held_out = 0.1`");
+                mistakes.suggest(&choice.place, Code::Impossible, message, help);
             }
         }
         let checked = match stage.sound {
@@ -142,10 +152,7 @@ fn readable(stage: &RecipeStage, choice: &Choice, path: &Path, model: Option<&Kn
     let shown = path.display();
     let begins = |bytes: &mut Vec<u8>| File::open(path).and_then(|file| file.take(PEEK).read_to_end(bytes)).is_ok();
     let mut bytes = Vec::new();
-    let command = command(stage.kind);
-    let named = |argument: &&Arg| argument.get_long().unwrap_or(argument.get_id().as_str()) == choice.flag;
-    let argument = command.get_arguments().find(named);
-    if let Some(Meaning::Model { weights, .. }) = argument.and_then(meaning) {
+    if let Some(Meaning::Model { weights, .. }) = stage.meaning_of(choice) {
         let packs = stage.kind.makes() == Product::Artifact;
         let contents = formats::contents(path);
         if weights && contents.configuration && !contents.weights {

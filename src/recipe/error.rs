@@ -122,8 +122,8 @@ pub enum RecipeError {
         /// What was set over it, as options.
         settings: String,
     },
-    /// `--only` names no stage.
-    #[error("--only {name}: there is no such stage; {hint}")]
+    /// A command names no stage.
+    #[error("the recipe has no stage `{name}`; {hint}")]
     UnknownStage {
         /// As given.
         name: String,

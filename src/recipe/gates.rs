@@ -339,7 +339,8 @@ impl Reader<'_> {
                 match self.artifact(entry, word.filter(|word| *word != BASELINE).and(given), stage)? {
                     (None, written) => Some(Other::Unreleased { written }),
                     (Some(path), written) => {
-                        let stage = self.baseline_stage(stage, &(path, written.clone()));
+                        let place = self.place_of(entry, word.filter(|word| *word != BASELINE).and(given));
+                        let stage = self.baseline_stage(stage, &(path, written.clone()), place);
                         Some(Other::Baseline { stage, written })
                     }
                 }
@@ -358,6 +359,11 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    /// Where the artifact is named.
+    fn place_of(&self, entry: &Entry, given: Option<&Node>) -> Location {
+        given.or(self.baseline.as_ref()).map_or_else(|| entry.place.clone(), |node| node.place.clone())
     }
 
     /// The artifact that `given` names, or `[gates] baseline`: its path, and as it is written. No path where it is that of a lock
@@ -410,9 +416,10 @@ impl Reader<'_> {
     }
 
     /// The stage that measures an artifact as another stage measures its own; added where there is none yet.
-    fn baseline_stage(&mut self, stage: usize, (path, written): &(PathBuf, String)) -> usize {
+    fn baseline_stage(&mut self, stage: usize, (path, written): &(PathBuf, String), place: Location) -> usize {
         let mut added = self.stages[stage].clone();
         for choice in added.choices.iter_mut().filter(|choice| choice.positional) {
+            choice.place = place.clone();
             choice.value = Chosen::Reads { source: Input::Path(path.clone()), written: written.clone() };
         }
         // The cell is that of the model, which is another one now; stages that measure the same are one.

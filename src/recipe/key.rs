@@ -113,19 +113,10 @@ fn numerics(stage: &RecipeStage, is_artifact: &dyn Fn(&Input) -> bool) -> Option
     let exact = match stage.kind.arithmetic() {
         Arithmetic::Float => false,
         Arithmetic::Exact => true,
-        Arithmetic::ExactOnArtifacts => {
-            let command = command(stage.kind);
-            let is_model = |flag: &str| {
-                let argument = command
-                    .get_arguments()
-                    .find(|argument| argument.get_long() == Some(flag) || argument.get_id() == flag);
-                matches!(argument.and_then(meaning), Some(Meaning::Model { .. }))
-            };
-            stage.choices.iter().all(|choice| match &choice.value {
-                Chosen::Reads { source, .. } if is_model(&choice.flag) => is_artifact(source),
-                _ => true,
-            })
-        }
+        Arithmetic::ExactOnArtifacts => stage.choices.iter().all(|choice| match &choice.value {
+            Chosen::Reads { source, .. } if stage.takes_model(choice) => is_artifact(source),
+            _ => true,
+        }),
     };
     (!exact).then(numerics_class)
 }

@@ -199,6 +199,17 @@ impl Lock {
         self
     }
 
+    /// Whether both are of the same recipe, as it is written.
+    pub(super) fn is_of(&self, other: &Lock) -> bool {
+        self.recipe == other.recipe
+    }
+
+    /// Labels of all stages with results, each once.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &String> {
+        let labels: BTreeSet<&String> = self.stages.values().flat_map(BTreeMap::keys).collect();
+        labels.into_iter()
+    }
+
     /// Refuses the lock of another recipe, in which no stage has the name of one of this recipe.
     pub(super) fn check_recipe(&self, stored: &Lock, names: &[&str], path: &Path) -> Result<(), RecipeError> {
         let labels: BTreeSet<&str> =

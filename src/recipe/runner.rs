@@ -143,6 +143,7 @@ impl Run<'_> {
             shell.status("Locked", locking.path.display());
             locking.stored = Some(locking.lock.clone());
         }
+        self.say_recipe_changed();
         let out = self.prepared.recipe.out.clone();
         let writable = |out: &Path| std::fs::create_dir_all(out).and_then(|()| tempfile::tempfile_in(out).map(drop));
         writable(&out).map_err(|source| RecipeError::OutDirectory { path: out.clone(), source })?;
@@ -179,6 +180,22 @@ impl Run<'_> {
             shell.note("a run that is stopped goes on where it was when the same command is repeated");
         }
         Ok(())
+    }
+
+    /// Says that the lock was written for the recipe as it was, or for another one.
+    fn say_recipe_changed(&self) {
+        let Some(Locking { path, stored: Some(stored), lock, .. }) = &self.prepared.lock else { return };
+        if stored.is_of(lock) || !self.options.settings.is_empty() {
+            return;
+        }
+        let recipe = &self.prepared.recipe;
+        let is_there = |label: &&String| recipe.stages.iter().any(|stage| stage.label() == **label);
+        let gone: Vec<String> =
+            stored.labels().filter(|label| !is_there(label)).map(|label| format!("`{label}`")).collect();
+        let gone = if gone.is_empty() { String::new() } else { format!(", with {}", gone.join(", ")) };
+        let path = path.display();
+        self.shell
+            .note(format_args!("{path} was written for the recipe as it was before{gone}; it follows the recipe"));
     }
 
     /// Settles every stage, and puts outputs in place.

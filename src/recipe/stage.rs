@@ -6,9 +6,10 @@ use super::expand;
 use super::matrix::Cell;
 use super::mistake::Location;
 use crate::shell::Shell;
-use crate::stages::arguments::changes;
+use crate::stages::arguments::{Meaning, changes, meaning};
 use crate::stages::known::Known;
 use crate::stages::{AnyStage, Faults, Outcome, Ready, Resolved, RunSettings};
+use clap::Arg;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -135,6 +136,18 @@ impl RecipeStage {
             Chosen::Reads { source: Input::Stage(stage) | Input::File(stage, _), .. } => Some(*stage),
             _ => None,
         })
+    }
+
+    /// The meaning of what an option says, where that is more than a word or a number.
+    pub(super) fn meaning_of(&self, choice: &Choice) -> Option<Meaning> {
+        let command = command(self.kind);
+        let named = |argument: &&Arg| argument.get_long().unwrap_or(argument.get_id().as_str()) == choice.flag;
+        command.get_arguments().find(named).and_then(meaning)
+    }
+
+    /// Whether an option names a model.
+    pub(super) fn takes_model(&self, choice: &Choice) -> bool {
+        matches!(self.meaning_of(choice), Some(Meaning::Model { .. }))
     }
 
     /// Whether what an option reads is another from day to day.

@@ -10,6 +10,7 @@ use super::prediction::Prediction;
 use super::provenance::{Inputs, provenance};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
+use super::texts::check_stream;
 use crate::data::filters::Limits;
 use crate::data::scrub::Kind;
 use crate::data::{
@@ -250,6 +251,9 @@ impl Stage for Data {
             held_out: args.held_out,
             seed: run.seed,
         };
+        if let Known::Planned(_) = known {
+            check_stream("data", &data.files, &data.form, &mut faults);
+        }
         let bytes = data.files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
         let predicted = Prediction { output_bytes: Some(bytes), ..Prediction::default() };
         let options = PrepareOptions { data, settings, invocation: run.invocation.clone(), out: args.out.clone() };

@@ -15,7 +15,7 @@ use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunS
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, check_data, check_need, sparsity_of_layers, train};
 use crate::formats;
-use crate::model::spec::ModelKind;
+use crate::model::spec::{Head, ModelKind};
 use crate::model::transform::Sparsity;
 use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};
@@ -196,7 +196,13 @@ impl Args {
             for teacher in &self.teacher {
                 faults.check("student", same_tokens(known, ("student", path), ("teacher", teacher)));
             }
-            return known.planned(path).cloned();
+            let student = known.planned(path).cloned()?;
+            let own = student.files.clone().filter(|files| files.has_tokenizer());
+            let files = match &self.tokenizer.tokenizer {
+                Some(path) => Files::at(path),
+                None => own.or_else(|| teacher?.files.clone()),
+            };
+            return Some(student.with_files(files));
         }
         let teacher = teacher?;
         let spec = faults.check("layers", take_layers(&teacher.spec, &self.layers))?;
@@ -378,8 +384,11 @@ impl Stage for Distill {
             let teachers: Vec<_> = teachers.iter().collect();
             predicted = check_need(&options, (student.as_ref(), &teachers), false, backend, &mut faults);
         }
+        let task = options.task;
         let checked = backend.map(|backend| OnTrainingBackend { options, backend });
-        Resolved::new(checked, student, faults).predicting(predicted)
+        // A bare encoder is given a classifier for labels that only the data has.
+        let same = |student: &KnownModel| task.is_none() || !matches!(student.spec.head, Head::Hidden);
+        Resolved::new(checked, student.filter(same), faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

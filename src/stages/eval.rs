@@ -13,7 +13,7 @@ use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use super::texts::{Reads, Texts};
-use super::watch::{MEASURED, WatchOptions, check_length, watch};
+use super::watch::{self, MEASURED, WatchOptions, check_length, watch};
 use crate::confidence::check_bound;
 use crate::eval::BATCH_BYTES;
 use crate::eval::extraction::AnswerIs;
@@ -179,6 +179,9 @@ impl Args {
             faults.check("reference", comparable_tokens(known, ("model", &self.model.model), ("reference", reference)));
         }
         let model = known.planned(&self.model.model)?;
+        if self.log.is_some() {
+            return None;
+        }
         let spec = &model.spec;
         let task = faults.check("task", work::task(Task::of(&spec.head), self.task))?;
         let reference = self.reference.as_ref().and_then(|path| known.planned(path));
@@ -203,6 +206,23 @@ impl Args {
             faults.add("window", StageError::Window { path: self.data.to_path_buf(), source });
         }
         Some(task)
+    }
+}
+
+impl EvalOptions {
+    /// What `slmc watch` is asked, where there is a log.
+    fn watched(&self) -> Option<WatchOptions> {
+        Some(WatchOptions {
+            model: self.model.clone(),
+            tokenizer: self.tokenizer.clone(),
+            log: self.log.clone()?,
+            log_texts: self.log_texts.clone(),
+            log_form: self.form.clone(),
+            data: self.data.clone(),
+            form: self.form.clone(),
+            window: self.window,
+            max_texts: self.max_windows,
+        })
     }
 }
 
@@ -236,7 +256,7 @@ impl Stage for Eval {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
-        let task = args.check(known, &mut faults).filter(|_| args.log.is_none());
+        let task = args.check(known, &mut faults);
         if args.max_windows == Some(0) {
             let path = args.data.to_path_buf();
             faults.add("max-windows", StageError::Window { path, source: WindowError::NoneAsked });
@@ -297,7 +317,13 @@ impl Stage for Eval {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
         }
         let predicted = args.predicted(known);
-        let lacks = task.map(not_of_task).unwrap_or_default();
+        let lacks = match (options.watched(), known.planned(&args.model.model)) {
+            (Some(watched), model) => {
+                watched.check_texts(model, &mut faults);
+                model.map(|model| watch::not_of(Task::of(&model.spec.head))).unwrap_or_default()
+            }
+            (None, _) => task.map(not_of_task).unwrap_or_default(),
+        };
         Resolved::new(device.map(|device| OnBackend { options, device }), None, faults)
             .predicting(predicted)
             .lacking(lacks)
@@ -305,21 +331,10 @@ impl Stage for Eval {
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
         let options = &checked.options;
-        let Some(log) = options.log.clone() else {
-            return Outcome::passed(&evaluate(options, &checked.device, shell)?);
-        };
-        let watched = WatchOptions {
-            model: options.model.clone(),
-            tokenizer: options.tokenizer.clone(),
-            log,
-            log_texts: options.log_texts.clone(),
-            log_form: options.form.clone(),
-            data: options.data.clone(),
-            form: options.form.clone(),
-            window: options.window,
-            max_texts: options.max_windows,
-        };
-        Outcome::passed(&watch(&watched, &checked.device, shell)?)
+        match options.watched() {
+            Some(watched) => Outcome::passed(&watch(&watched, &checked.device, shell)?),
+            None => Outcome::passed(&evaluate(options, &checked.device, shell)?),
+        }
     }
 
     fn summary(report: &Figures<'_>) -> Option<String> {

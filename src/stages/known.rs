@@ -52,6 +52,11 @@ impl Files {
         &self.path
     }
 
+    /// Whether there is a tokenizer.
+    pub fn has_tokenizer(&self) -> bool {
+        formats::companions(&self.path).is_ok_and(|companions| companions.find(TOKENIZER_FILE).is_some())
+    }
+
     /// Bytes of the part of an artifact that only build machines read.
     pub fn host_bytes(&self) -> u64 {
         let tokenizer = formats::companions(&self.path).ok();

@@ -15,6 +15,7 @@ use super::limits::check_memory;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::texts::{Reads, Texts};
 use crate::calibrate::continuations;
 use crate::disk::atomic;
 use crate::formats;
@@ -289,8 +290,14 @@ impl Stage for Synthesize {
                 faults.add("chat", SynthesisError::NoTemplate { path });
             }
         }
+        let options = args.options(run);
+        if let Some(prompts) = &options.prompts {
+            let model = known.planned(&args.model);
+            let reads = Reads::Windows(&options.form, 1, 1);
+            Texts { model, tokenizer: None, other: None, option: "prompts", reads }.check([prompts], &mut faults);
+        }
         faults.check("out", atomic::check_file(&args.out, work::MAGIC));
-        Resolved::new(Some(args.options(run)), None, faults).predicting(predicted)
+        Resolved::new(Some(options), None, faults).predicting(predicted)
     }
 
     fn run(options: &SynthesisOptions, shell: &Shell) -> anyhow::Result<Outcome> {

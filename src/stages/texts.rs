@@ -16,11 +16,13 @@ use crate::text::conversations::{check_template, find_conversations};
 use crate::text::documents::read_documents;
 use crate::text::form::TextForm;
 use crate::text::reasoning::{ReasoningForm, find_reasoned};
-use crate::text::records::{check_first_row, read_labelled, read_records};
+use crate::text::records::{TextError, check_first_row, read_labelled, read_records};
+use crate::text::rows::row_format;
+use crate::text::stream::TextStream;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::windows::WindowError;
-use crate::train::samples::{SamplesError, no_pairs};
-use std::path::Path;
+use crate::train::samples::{SamplesError, TEXT_FIELD, check_labels, no_pairs};
+use std::path::{Path, PathBuf};
 
 /// Longer files are not read in a plan.
 const LONGEST_READ: u64 = 1 << 20;
@@ -66,22 +68,28 @@ impl Texts<'_> {
     /// Notes what is wrong with files; those that an earlier stage makes are looked at when they are there.
     pub fn check<'f, P: AsRef<Path> + ?Sized + 'f>(&self, files: impl IntoIterator<Item = &'f P>, faults: &mut Faults) {
         let Some(model) = self.model else { return };
-        let files: Vec<&Path> = files.into_iter().map(AsRef::as_ref).filter(|file| file.is_file()).collect();
+        let files: Vec<&Path> = files.into_iter().map(AsRef::as_ref).collect();
+        if files.is_empty() {
+            return;
+        }
         let companions = self.companions(model);
         let tokenizer = companions.iter().find(|companions| companions.find(TOKENIZER_FILE).is_some());
         if let (Some(first), None) = (companions.first(), tokenizer) {
             faults.check(if self.tokenizer.is_some() { "tokenizer" } else { "model" }, Tokenizer::of(first));
         }
-        for file in files {
+        if let (Some(_), Some(companions)) = (self.tokenizer, tokenizer) {
+            // One of another model may have more tokens than the table has rows.
+            let checked = Tokenizer::of(companions).and_then(|mut own| own.check(model.spec.vocabulary));
+            faults.check("tokenizer", checked);
+        }
+        for file in files.into_iter().filter(|file| file.is_file()) {
             if let (Some(companions), ModelKind::Decoder) = (companions.first(), model.spec.kind) {
                 faults.check(self.option, check_template(file, self.field(), companions));
             }
-            let short = std::fs::metadata(file).is_ok_and(|metadata| metadata.len() <= LONGEST_READ);
-            if short {
-                faults.check(self.option, self.read(file, (&model.spec, tokenizer)));
-            } else {
-                faults.check(self.option, check_first_row(file, &self.keys()));
-            }
+            match is_short(file) {
+                true => faults.check(self.option, self.read(file, (&model.spec, tokenizer))),
+                false => faults.check(self.option, check_first_row(file, &self.keys()).map_err(StageError::from)),
+            };
         }
     }
 
@@ -133,7 +141,14 @@ impl Texts<'_> {
                 if reasoned { Ok(()) } else { windows(file, form, (window, 1), model) }
             }
             Reads::Records(form) => Ok(read_records(file, form).map(drop)?),
-            Reads::Labelled(form, text, label) => Ok(read_labelled(file, form, text, label).map(drop)?),
+            Reads::Labelled(form, text, label) => {
+                let records = read_labelled(file, form, text, label)?.records;
+                // A bare encoder is given the labels of the data.
+                match model.0.head.labels() {
+                    Some(known) => Ok(check_labels(file, &records, known)?),
+                    None => Ok(()),
+                }
+            }
             Reads::Questions(form, records, label) => match find_questions(file, form, records, label)? {
                 Some(_) => Ok(()),
                 None => Ok(read_labelled(file, form, PROMPT, label).map(drop)?),
@@ -146,6 +161,32 @@ impl Texts<'_> {
             },
         }
     }
+}
+
+/// Notes what a plan sees in files whose texts are read one after the other: all of a short one, the first of a long one.
+pub fn check_stream<'f>(
+    option: &'static str,
+    files: impl IntoIterator<Item = &'f PathBuf>,
+    form: &TextForm,
+    faults: &mut Faults,
+) {
+    for file in files.into_iter().filter(|file| file.is_file()) {
+        let rows = form.field.is_some() || row_format(file).is_some();
+        if !is_short(file) {
+            let key = form.field.as_deref().unwrap_or(TEXT_FIELD);
+            faults.check(option, if rows { check_first_row(file, &[key]) } else { Ok(()) });
+            continue;
+        }
+        let read = TextStream::open(file, form)
+            .and_then(|mut texts| texts.try_fold(0usize, |count, text| text.map(|_| count + 1)));
+        if faults.check(option, read) == Some(0) {
+            faults.add(option, TextError::Empty { path: file.clone() });
+        }
+    }
+}
+
+fn is_short(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.len() <= LONGEST_READ)
 }
 
 /// Whether a text fills as many windows as are needed. Conversations are left to the work.

@@ -5,10 +5,12 @@ mod logged;
 use super::arguments::groups::{BackendArg, DATA, NumericsArg, RunnableArg, TokenizerArg, without_output};
 use super::arguments::{LogFile, ReadFile, path};
 use super::error::StageError;
-use super::known::Known;
+use super::known::{Known, KnownModel};
 use super::numerics;
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
+use super::texts::{Reads, Texts};
+use crate::audit::chain::is_log;
 use crate::eval::drift::{self, DriftReport, Sample};
 use crate::eval::opened::{OpenedModel, Task, tokenizer_at};
 use crate::progress::Progress;
@@ -105,6 +107,31 @@ pub struct WatchOptions {
     pub max_texts: usize,
 }
 
+impl WatchOptions {
+    /// Notes what a plan sees in the reference and in the log, of a model that it knows. What an audit log's texts are is seen by
+    /// the work.
+    pub(super) fn check_texts(&self, model: Option<&KnownModel>, faults: &mut Faults) {
+        let tokenizer = self.tokenizer.as_deref();
+        let texts = Texts { model, tokenizer, other: None, option: "data", reads: Reads::Records(&self.form) };
+        texts.check([&self.data], faults);
+        if self.log_texts.is_none() && !is_log(&self.log) {
+            Texts { option: "log", reads: Reads::Records(&self.log_form), ..texts }.check([&self.log], faults);
+        }
+    }
+}
+
+/// Numbers that there are none of: bare encoders have no confidence, and only classifiers labels.
+pub(super) fn not_of(task: Task) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if matches!(task, Task::Hidden | Task::Answers) {
+        lacks.extend(["confidence_psi", "confidence_ks"]);
+    }
+    if !matches!(task, Task::Classifier) {
+        lacks.push("label_psi");
+    }
+    lacks
+}
+
 /// The kind of stage.
 pub struct Watch;
 
@@ -121,7 +148,7 @@ impl Stage for Watch {
         Value::Null
     }
 
-    fn resolve(args: &Args, _run: &RunSettings, _known: &Known) -> Resolved<Self::Options> {
+    fn resolve(args: &Args, _run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         if args.max_texts == Some(0) {
             let path = args.log.to_path_buf();
@@ -141,11 +168,14 @@ impl Stage for Watch {
             window: args.window,
             max_texts: args.max_texts.unwrap_or(usize::MAX),
         };
+        let model = known.planned(&options.model);
+        options.check_texts(model, &mut faults);
+        let lacks = model.map(|model| not_of(Task::of(&model.spec.head))).unwrap_or_default();
         let device = faults.check("backend", args.backend.device());
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
         }
-        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults)
+        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults).lacking(lacks)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

@@ -29,17 +29,31 @@ const TENTHS: usize = 10;
 /// Added to every count, so that a bin without values has a logarithm.
 const ADDED: f64 = 0.25;
 
-/// The upper ends of the bins of a sample, each inclusive; what is above the last is a bin of its own. At most ten tenths;
-/// fewer where values repeat. Empty for no values.
+/// The upper ends of the bins of a sample, each inclusive; what is above the last is a bin of its own. Tenths; a value that
+/// takes several of them has a bin to itself, so that a change to either side of it is seen. Empty for no values.
 pub fn edges(reference: &[f64]) -> Vec<f64> {
     let mut sorted: Vec<f64> = reference.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     if sorted.is_empty() {
         return Vec::new();
     }
-    let at = |tenth: usize| sorted[(tenth * sorted.len()).div_ceil(TENTHS).max(1) - 1];
-    let mut edges: Vec<f64> = (1..TENTHS).map(at).collect();
-    edges.dedup();
+    let mut places: Vec<usize> = (1..=TENTHS).map(|tenth| (tenth * sorted.len()).div_ceil(TENTHS).max(1) - 1).collect();
+    places.dedup();
+    let mut edges: Vec<f64> = Vec::new();
+    let mut repeats = false;
+    for edge in places.into_iter().map(|place| sorted[place]) {
+        match edges.last() {
+            // Nothing is below 0: a share, a length.
+            Some(last) if *last == edge && !repeats && edge > 0.0 => edges.insert(edges.len() - 1, edge.next_down()),
+            Some(last) if *last == edge => {}
+            _ => edges.push(edge),
+        }
+        repeats = edges.len() > 1 && edges[edges.len() - 2] == edge.next_down();
+    }
+    // What is above the largest value is a bin of its own only where that value has one.
+    if edges.len() > 1 && !repeats {
+        edges.pop();
+    }
     edges
 }
 
@@ -133,8 +147,14 @@ mod tests {
         let values: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!(edges(&values), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]);
         assert_eq!(counts(&values, &edges(&values)), [10; 10]);
-        assert_eq!(edges(&[3.0; 20]), [3.0]);
-        assert_eq!(counts(&[2.0, 3.0, 4.0], &[3.0]), [2, 1]);
+        let below = 3f64.next_down();
+        assert_eq!(edges(&[3.0; 20]), [below, 3.0]);
+        assert_eq!(counts(&[2.0, 3.0, 4.0], &edges(&[3.0; 20])), [1, 1, 1]);
+        // Half of them at the top, and at zero, below which is nothing.
+        let capped: Vec<f64> = (1..=20).map(|n| f64::from(n).min(11.0)).collect();
+        assert_eq!(edges(&capped), [2.0, 4.0, 6.0, 8.0, 10.0, 11f64.next_down(), 11.0]);
+        assert_eq!(edges(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0]), [0.0, 1.0]);
+        assert_eq!(edges(&[0.0; 9]), [0.0]);
         assert_eq!(edges(&[]), Vec::<f64>::new());
     }
 

@@ -110,7 +110,7 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Files that were not, and were removed.
     pub removed: Vec<PathBuf>,
-    /// Entries without all of their blobs; a run makes them anew.
+    /// Entries without all of their blobs, which were removed or are on a shared cache; a run fetches them or makes them anew.
     pub incomplete: Vec<String>,
 }
 
@@ -122,9 +122,9 @@ impl VerifyReport {
         VerifyReport { cache, entries, blobs, bytes, removed: damaged, incomplete }
     }
 
-    /// Whether all was as it should be.
+    /// Whether nothing was damaged.
     pub fn sound(&self) -> bool {
-        self.removed.is_empty() && self.incomplete.is_empty()
+        self.removed.is_empty()
     }
 }
 
@@ -140,8 +140,9 @@ impl Report for VerifyReport {
             grouped(self.bytes)
         )];
         lines.extend(self.removed.iter().map(|path| format!("removed, since damaged: {}", path.display())));
-        lines
-            .extend(self.incomplete.iter().map(|key| format!("lacks a blob, and is made anew by the next run: {key}")));
+        lines.extend(
+            self.incomplete.iter().map(|key| format!("lacks a blob, which the next run fetches or makes anew: {key}")),
+        );
         lines.join("\n")
     }
 }

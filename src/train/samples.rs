@@ -12,7 +12,7 @@ use crate::text::file::ReadNotes;
 use crate::text::form::TextForm;
 use crate::text::masking::Masking;
 use crate::text::reasoning::{ReasoningError, ReasoningForm, find_reasoned};
-use crate::text::records::{Label, Records, TextError, read_labelled, read_records};
+use crate::text::records::{Label, LabelledRecord, Records, TextError, read_labelled, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
 use std::collections::BTreeSet;
@@ -96,7 +96,8 @@ pub enum SamplesError {
         window: usize,
     },
     /// A label the model does not have.
-    #[error("{}:{line}: label `{label}` is not among the labels of the model's configuration: {known}", path.display())]
+    #[error("{}:{line}: label `{label}` is not among the labels of the model's configuration: {known}; correct it, or start from a \
+         configuration whose id2label has all labels of the data", path.display())]
     UnknownLabel {
         /// File.
         path: PathBuf,
@@ -294,13 +295,9 @@ pub fn read(
             for file in &data.files {
                 let Records { records, mut notes } = read_labelled(file, &data.form, TEXT_FIELD, &data.label_field)?;
                 let (most, mut cut) = (window.min(spec.context), 0);
+                check_labels(file, &records, known)?;
                 for record in records {
-                    let label = record.label.class(known).ok_or_else(|| SamplesError::UnknownLabel {
-                        path: file.clone(),
-                        line: record.line,
-                        label: record.label.to_string(),
-                        known: name_some(known),
-                    })?;
+                    let Some(label) = record.label.class(known) else { continue };
                     let (tokens, is_cut) = tokenizer.encode_within(&record.text, most)?;
                     cut += usize::from(is_cut);
                     sequences.push(tokens);
@@ -347,6 +344,22 @@ fn unsuited(task: TrainTask, spec: &ModelSpec) -> SamplesError {
         Head::Hidden => "classify, once it has labels: the data of --task classify gives them",
     };
     SamplesError::Task { task, can }
+}
+
+/// Refuses a label that a classifier does not have.
+///
+/// # Errors
+/// [`SamplesError::UnknownLabel`].
+pub fn check_labels(file: &Path, records: &[LabelledRecord], known: &[String]) -> Result<(), SamplesError> {
+    match records.iter().find(|record| record.label.class(known).is_none()) {
+        None => Ok(()),
+        Some(record) => Err(SamplesError::UnknownLabel {
+            path: file.to_owned(),
+            line: record.line,
+            label: record.label.to_string(),
+            known: name_some(known),
+        }),
+    }
 }
 
 /// The names of classes for an error: all of a few, the first of many.

@@ -438,11 +438,11 @@ fn contexts_that_would_need_another_model_are_named() {
         });
         assert!(said, "{name}: {notes:?}");
     }
-    // Of an encoder that sees both ways the positions that all others see.
+    // Of an encoder that sees both ways half of the window to either side; the context is whole.
     let narrow = copy("gemma3-embedding-padded", |config| config["sliding_window"] = json!(100));
     let outline = open_outline(narrow.path()).unwrap();
-    assert_eq!(outline.spec.context, 51);
-    assert!(outline.notes.iter().any(|note| note.to_string().contains("beyond the 51 positions of `sliding_window`")));
+    let windows: Vec<_> = outline.spec.layers.iter().map(|layer| layer.attention().unwrap().window).collect();
+    assert_eq!((outline.spec.context, windows), (128, vec![Some(51), None]));
     // All of it is one model where the two contexts are the same.
     let whole = copy("phi3-longrope-partial", |config| {
         config["original_max_position_embeddings"] = json!(256);

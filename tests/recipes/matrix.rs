@@ -152,7 +152,7 @@ fn one_cell_is_a_job_of_its_own() {
     let both = json_with_code(path, "run chain.toml --only artifact.w4.1", 0);
     assert_eq!(labels(&both), ["artifact.w4.1.generic", "artifact.w4.1.cortex-m55"]);
     let unknown = stderr(&run(path, "run chain.toml --only small.w4.2"));
-    assert!(unknown.contains("there is no such stage; did you mean `small.w4.0`?"), "{unknown}");
+    assert!(unknown.contains("the recipe has no stage `small.w4.2`; did you mean `small.w4.0`?"), "{unknown}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Gemma 3 (text): embeddings scaled by √hidden, norms whose weights count from one, four of them a layer and two more on
 //! queries and keys, and sliding-window layers with rotary frequencies of their own between full ones. Bare
-//! (`Gemma3TextModel`) with `use_bidirectional_attention` it is the encoder of EmbeddingGemma, whose positions see each other up to
-//! half of `sliding_window` to either side: read up to the positions at which all still do.
+//! (`Gemma3TextModel`) with `use_bidirectional_attention` it is the encoder of EmbeddingGemma, whose layers that slide see half of
+//! `sliding_window` to either side.
 
 use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
@@ -79,8 +79,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     };
     let norm = Norm { kind: NormKind::RmsOnePlus, ..decoder::rms_norm(config, "rms_norm_eps")? };
     let width = config.size("intermediate_size")?;
-    // Of an encoder every position that is read is in the window.
-    let window = if encoder { None } else { decoder::window(config)? };
+    let window = if encoder { Some(both_ways(config)?) } else { decoder::window(config)? };
     let layer = |slides: bool| {
         let attention = if slides { AttentionSpec { rotary: Some(sliding), window, ..attention } } else { attention };
         LayerSpec {
@@ -110,18 +109,9 @@ fn is_encoder(config: &Config) -> Result<bool, ConfigError> {
     }
 }
 
-/// Positions at which all of an encoder's still see each other, where they are fewer than it has: half of the window to either
-/// side, and the own one.
-pub(super) fn seen_by_all(config: &Config) -> Result<Option<usize>, ConfigError> {
-    if !config.flag_or(BOTH_WAYS, false)? {
-        return Ok(None);
-    }
-    let of_class = DEFAULTS.iter().find_map(|(key, default)| match default {
-        ClassDefault::Count(count) if *key == "sliding_window" => Some(*count as usize),
-        _ => None,
-    });
-    let window = config.optional_size("sliding_window")?.or(of_class);
-    Ok(window.map(|window| window / 2 + 1))
+/// What a position of an encoder sees on each side, its own included: half of the window, and itself.
+fn both_ways(config: &Config) -> Result<usize, ConfigError> {
+    Ok(config.size("sliding_window")? / 2 + 1)
 }
 
 /// Which layers slide: by `layer_types`, or all but every n-th.

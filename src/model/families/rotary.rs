@@ -4,7 +4,6 @@
 //! beyond, which would be another model.
 
 use super::decoder::head_dim;
-use super::gemma3;
 use super::ministral3;
 use super::refuse_unless;
 use crate::disk::{Config, ConfigError};
@@ -19,7 +18,7 @@ const SHARE: &str = "partial_rotary_factor";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextLimit {
     /// The key that bounds them.
-    pub key: String,
+    pub key: &'static str,
     /// Positions that are read.
     pub context: usize,
     /// Positions that the configuration states.
@@ -232,13 +231,6 @@ pub fn context_limit(config: &Config) -> Result<Option<ContextLimit>, ConfigErro
     let completed =
         (config.optional_text("model_type")? == Some(ministral3::NAME)).then(|| ministral3::with_rotary(config));
     let config = completed.as_ref().unwrap_or(config);
-    if config.optional_text("model_type")? == Some(gemma3::NAME) {
-        let stated = config.optional_size(CONTEXT)?;
-        let limited = gemma3::seen_by_all(config)?.zip(stated).filter(|(context, stated)| context < stated);
-        let beyond = "layers that slide see a part of the text alone";
-        let key = "sliding_window".to_owned();
-        return Ok(limited.map(|(context, stated)| ContextLimit { key, context, stated, beyond }));
-    }
     let section = match config.section("rope_parameters")? {
         Some(section) => Some(section),
         None => config.section("rope_scaling")?,
@@ -252,7 +244,7 @@ pub fn context_limit(config: &Config) -> Result<Option<ContextLimit>, ConfigErro
         _ => return Ok(None),
     };
     let context = original(config, &section)?;
-    let key = ORIGINAL.to_owned();
+    let key = ORIGINAL;
     Ok((context < stated).then_some(ContextLimit { key, context, stated, beyond }))
 }
 

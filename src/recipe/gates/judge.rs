@@ -165,6 +165,7 @@ pub(in crate::recipe) fn figure(value: f64) -> String {
         size if value.fract() == 0.0 && size < 9e15 => {
             format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(size as u64))
         }
+        size if size < 1e-5 => format!("{value:.1e}"),
         size if size < 0.01 => format!("{value:.6}"),
         _ => format!("{value:.4}"),
     }

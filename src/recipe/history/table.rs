@@ -5,6 +5,7 @@
 use super::{HistoryReport, PastRun, PastStage};
 use crate::artifact::host::ArtifactFile;
 use crate::bench::{BenchOptions, bench};
+use crate::disk::hash::{file_sha256, hex};
 use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped, visible};
 use crate::target::Target;
@@ -177,6 +178,10 @@ fn latency(
     }
     let path = stage.output.as_ref().filter(|path| path.is_file()).ok_or("the artifact is not on disk")?;
     let said = |error: &dyn std::error::Error| error.to_string();
+    let own = file_sha256(path).map_err(|error| said(&error))?;
+    if stage.sha256.as_ref().is_some_and(|sha256| *sha256 != hex(&own)) {
+        return Err("another artifact is in its place now".to_owned());
+    }
     let file = ArtifactFile::open(path).map_err(|error| said(&error))?;
     let (context, decoder) = {
         let view = file.view().map_err(|error| said(&error))?;

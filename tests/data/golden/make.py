@@ -165,6 +165,7 @@ CHECKPOINTS = {
     "nomic-bert-mlm-padded": ("NomicBertConfig", "NomicBertForMaskedLM", NOMIC, F16),
     "nomic-bert-classifier": ("NomicBertConfig", "NomicBertForSequenceClassification",
                               {**NOMIC, "num_labels": LABELS}, F16),
+    "gemma3-embedding-sliding": ("Gemma3TextConfig", "Gemma3TextModel", {**GEMMA3_ENCODER, "sliding_window": 7}, F32),
 }
 # Encoder-decoders, in the folder golden-pairs beside this one. Few buckets and a short distance, so that every class is met.
 T5 = {"vocab_size": VOCABULARY, "d_model": 40, "d_kv": 12, "d_ff": 56, "num_heads": 4, "num_layers": 2,
