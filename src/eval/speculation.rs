@@ -14,7 +14,7 @@ use slm_runtime::format::spec::Output;
 use slm_runtime::kernels::pool::Pool;
 use slm_runtime::session::{Extent, Session, SessionError};
 use slm_runtime::sha256::{Engine, Software};
-use slm_runtime::speculate::{Drafter, Draws, MAX_DRAFTS, ModelDrafter, Repeats, Source, round};
+use slm_runtime::speculate::{Drafter, Draws, MAX_DRAFTS, ModelDrafter, READING, Repeats, Source, round};
 use slm_runtime::streaming::{Check, Sizes, Storage};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -89,11 +89,11 @@ impl SpeculationReport {
     }
 }
 
-/// How long a drafter took, and for how many tokens.
+/// How long a drafter took, and for how many drafts; a token that it read among many counts as a part of one.
 #[derive(Default)]
 struct Clock {
     time: Cell<Duration>,
-    drafted: Cell<u32>,
+    drafted: Cell<f32>,
 }
 
 /// A drafter whose time is taken.
@@ -105,10 +105,15 @@ struct Timed<'d> {
 impl Drafter for Timed<'_> {
     fn draft(&mut self, sequence: &[u32], draws: &Draws<'_>, drafts: &mut [u32]) -> Result<usize, SessionError> {
         let start = Instant::now();
+        let behind = self.drafter.behind(sequence.len());
         let drafted = self.drafter.draft(sequence, draws, drafts)?;
         self.clock.time.set(self.clock.time.get() + start.elapsed());
-        self.clock.drafted.set(self.clock.drafted.get() + drafted as u32);
+        self.clock.drafted.set(self.clock.drafted.get() + drafted as f32 + READING * behind as f32);
         Ok(drafted)
+    }
+
+    fn behind(&self, length: usize) -> usize {
+        self.drafter.behind(length)
     }
 }
 
@@ -163,7 +168,7 @@ impl Speculating<'_, '_, '_, '_> {
             if rows > 1 {
                 source.pace.note_rows(rows, (self.times.0[rows - 1] / step) as f32);
             }
-            if clock.drafted.get() > 0 {
+            if clock.drafted.get() > 0.0 {
                 let each = clock.time.get().as_secs_f64() / f64::from(clock.drafted.get());
                 source.pace.note_cost((each / step) as f32);
             }
@@ -297,7 +302,10 @@ pub(super) fn with_artifact<T, E: From<EvalError>>(
     let names: Vec<&'static str> = drafters.iter().map(|(name, _)| *name).collect();
     let timed = drafters.into_iter().zip(&clocks).map(|((_, drafter), clock)| Timed { drafter, clock });
     let mut timed: Vec<Timed<'_>> = timed.collect();
-    let costs = names.iter().map(|name| if *name == "model" { FIRST_COST } else { 0.0 });
+    // Until it is measured: both read all their weights for a token.
+    let bytes = |view: &ArtifactView<'_>| view.section(SectionKind::Weights).map_or(1, <[u8]>::len) as f32;
+    let cost = draft.as_ref().map_or(0.0, |draft| bytes(draft) / bytes(&view));
+    let costs = names.iter().map(|name| if *name == "model" { cost } else { 0.0 });
     let mut sources: Vec<Source<'_>> =
         timed.iter_mut().zip(costs).map(|(drafter, cost)| Source::new(drafter, cost)).collect();
     let report =
@@ -307,9 +315,6 @@ pub(super) fn with_artifact<T, E: From<EvalError>>(
     let drafts = means.drafts;
     body(&mut Speculating { session, sources, clocks, prefix, drafts, report, times, sizes, computed: 0 })
 }
-
-/// Cost of a draft model's token in steps, until it is measured.
-const FIRST_COST: f32 = 0.15;
 
 /// The artifact of a draft model, if it can draft for another.
 fn draft_view<'f>(view: &ArtifactView<'_>, file: &'f ArtifactFile) -> Result<ArtifactView<'f>, EvalError> {

@@ -7,7 +7,7 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::best;
 use slm_runtime::kernels::pool::Pool;
 use slm_runtime::session::{Extent, Session, SessionError};
-use slm_runtime::speculate::{Drafter, Draws, MAX_DRAFTS, ModelDrafter, Repeats, Source};
+use slm_runtime::speculate::{Drafter, Draws, MAX_DRAFTS, ModelDrafter, READING, Repeats, Source};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -33,11 +33,11 @@ impl DraftModel {
     }
 }
 
-/// How long a drafter took, and for how many tokens.
+/// How long a drafter took, and for how many drafts; a token that it read among many counts as a part of one.
 #[derive(Default)]
 pub struct Clock {
     time: Cell<Duration>,
-    drafted: Cell<u32>,
+    drafted: Cell<f32>,
 }
 
 /// A drafter whose time is taken.
@@ -51,10 +51,15 @@ pub struct Timed<'d> {
 impl Drafter for Timed<'_> {
     fn draft(&mut self, sequence: &[u32], draws: &Draws<'_>, drafts: &mut [u32]) -> Result<usize, SessionError> {
         let start = Instant::now();
+        let behind = self.drafter.behind(sequence.len());
         let drafted = self.drafter.draft(sequence, draws, drafts)?;
         self.clock.time.set(self.clock.time.get() + start.elapsed());
-        self.clock.drafted.set(self.clock.drafted.get() + drafted as u32);
+        self.clock.drafted.set(self.clock.drafted.get() + drafted as f32 + READING * behind as f32);
         Ok(drafted)
+    }
+
+    fn behind(&self, length: usize) -> usize {
+        self.drafter.behind(length)
     }
 }
 
@@ -127,7 +132,7 @@ impl<'s> Drafts<'s> {
             if rows > 1 {
                 source.pace.note_rows(rows, (self.times[rows - 1] / step) as f32);
             }
-            if clock.drafted.get() > 0 {
+            if clock.drafted.get() > 0.0 {
                 let each = clock.time.get().as_secs_f64() / f64::from(clock.drafted.get());
                 source.pace.note_cost((each / step) as f32);
             }

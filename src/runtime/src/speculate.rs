@@ -23,7 +23,7 @@ mod repeats;
 
 pub use continuations::{Continuations, ContinuationsError, MOST_TOKENS};
 pub use model::ModelDrafter;
-pub use pace::{MAX_DRAFTS, Pace, Promise};
+pub use pace::{MAX_DRAFTS, Pace, Promise, READING};
 pub use repeats::Repeats;
 
 use crate::sample::Sampling;
@@ -50,6 +50,12 @@ pub trait Drafter {
     /// # Errors
     /// A drafter's own session may stop.
     fn draft(&mut self, sequence: &[u32], draws: &Draws<'_>, drafts: &mut [u32]) -> Result<usize, SessionError>;
+
+    /// Tokens of a sequence of this length that it would have to read before.
+    fn behind(&self, length: usize) -> usize {
+        let _ = length;
+        0
+    }
 }
 
 /// A drafter and how well it does.
@@ -95,10 +101,11 @@ pub fn round(
     let most = most.min(MAX_DRAFTS).min(session.rows() - 1);
     let mut drafts = [0; MAX_DRAFTS];
     let mut asked = [false; MAX_SOURCES];
-    let mut round = Round::default();
+    let (mut round, mut behind) = (Round::default(), 0);
     // The most promising source first, then those that may have a guess where it has none.
-    while let Some((index, wanted)) = best(sources, &asked, most) {
+    while let Some((index, wanted)) = best(sources, &asked, most, sequence.len()) {
         asked[index] = true;
+        behind = sources[index].drafter.behind(sequence.len());
         let found = sources[index].drafter.draft(sequence, draws, &mut drafts[..wanted])?;
         if found > 0 {
             round = Round { source: Some(index), drafted: found, confirmed: 0 };
@@ -108,7 +115,7 @@ pub fn round(
     round.confirmed = session.verify(last, &drafts[..round.drafted], choose)?;
     for (index, source) in sources.iter_mut().enumerate() {
         match round.source == Some(index) {
-            true => source.pace.note(round.drafted, round.confirmed),
+            true => source.pace.note(round.drafted, round.confirmed, behind),
             false => source.pace.rest(),
         }
     }
@@ -119,9 +126,9 @@ pub fn round(
 pub const MAX_SOURCES: usize = 4;
 
 /// The source that has not been asked and promises most, with the drafts it should make.
-fn best(sources: &[Source<'_>], asked: &[bool; MAX_SOURCES], most: usize) -> Option<(usize, usize)> {
+fn best(sources: &[Source<'_>], asked: &[bool; MAX_SOURCES], most: usize, length: usize) -> Option<(usize, usize)> {
     let left = sources.iter().zip(asked).enumerate().filter(|(_, (_, asked))| !**asked);
-    let promises = left.map(|(index, (source, _))| (index, source.pace.promise(most)));
+    let promises = left.map(|(index, (source, _))| (index, source.pace.promise(most, source.drafter.behind(length))));
     let paying = promises.filter(|(_, promise)| promise.drafts > 0);
     paying.reduce(|a, b| if b.1.gain > a.1.gain { b } else { a }).map(|(index, promise)| (index, promise.drafts))
 }

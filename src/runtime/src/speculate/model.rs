@@ -55,4 +55,8 @@ impl Drafter for ModelDrafter<'_, '_, '_> {
         }
         Ok(most)
     }
+
+    fn behind(&self, length: usize) -> usize {
+        length.saturating_sub(1 + self.session.positions())
+    }
 }

@@ -7,6 +7,13 @@
 //!
 //! The k of the largest gain is chosen; none where it is not above 1. A source that does not pay is asked again for one
 //! draft after a pause, which doubles as long as it fails.
+//!
+//! A source whose drafts cost something may lose, all drafts wrong, what it has won and a fiftieth of the steps so far: so a
+//! sequence never takes more than that longer, however bad the source. With n tokens of the sequence that it has not read
+//!
+//! ```text
+//! loss(k) = v(k + 1) + (k + READING · n) · c − 1      credit = Σ (won − lost) + steps / 50, at most 4
+//! ```
 
 /// Most drafts of a round.
 pub const MAX_DRAFTS: usize = 15;
@@ -25,6 +32,14 @@ const MEMORY: f32 = 48.0;
 const LEAST_GAIN: f32 = 1.03;
 /// Rounds until a source that did not pay is asked again, at first and at most.
 const PAUSES: (u32, u32) = (8, 512);
+/// A draft that takes a smaller part of a step costs nothing.
+const CHEAP: f32 = 0.02;
+/// Part of every step that a source with a cost may lose.
+const ALLOWANCE: f32 = 0.02;
+/// Steps that it may lose at most, whatever it has won.
+const MOST_CREDIT: f32 = 4.0;
+/// Time of reading a token among many, of that of a draft: most of a small model is its head, which is not computed then.
+pub const READING: f32 = 0.1;
 
 /// A source's record, and the times of its model.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +53,8 @@ pub struct Pace {
     /// Rounds to rest, and the length of the pause.
     resting: u32,
     pause: u32,
+    /// Steps that it may lose.
+    credit: f32,
 }
 
 /// What a source should do next.
@@ -59,7 +76,23 @@ impl Pace {
             rows: [0.0; MAX_DRAFTS + 1],
             resting: 0,
             pause: PAUSES.0,
+            credit: 0.0,
         }
+    }
+
+    /// Steps that are lost where `drafts` drafts are wrong, of a source that is `behind` tokens of the sequence.
+    fn loss(&self, drafts: usize, behind: usize) -> f32 {
+        self.time(drafts) + (drafts as f32 + READING * behind as f32) * self.cost - 1.0
+    }
+
+    /// Whether it may lose that much.
+    fn affords(&self, drafts: usize, behind: usize) -> bool {
+        self.cost < CHEAP || self.loss(drafts, behind) <= self.credit
+    }
+
+    /// Notes steps that were won, or lost where it is negative.
+    fn earn(&mut self, steps: f32) {
+        self.credit = (self.credit + steps).min(MOST_CREDIT);
     }
 
     /// The share of drafts that are right where the one before was.
@@ -72,14 +105,22 @@ impl Pace {
         self.resting > 0
     }
 
-    /// What to do, with at most `most` drafts.
-    pub fn promise(&self, most: usize) -> Promise {
-        if self.resting > 0 {
+    /// What to do, with at most `most` drafts, where it has not read `behind` tokens of the sequence.
+    pub fn promise(&self, most: usize, behind: usize) -> Promise {
+        if self.resting > 0 || !self.affords(1, behind) {
             return Promise { drafts: 0, gain: 1.0 };
         }
+        let most = (1..=most.min(MAX_DRAFTS)).rev().find(|&drafts| self.affords(drafts, behind)).unwrap_or(0);
+        let best = self.best(most);
+        // A source whose pause is over shows with one draft whether it pays again.
+        if best.drafts == 0 && most > 0 { Promise { drafts: 1, gain: 1.0 } } else { best }
+    }
+
+    /// The number of drafts, `most` at most, that promises most; none where none pays.
+    fn best(&self, most: usize) -> Promise {
         let mut best = Promise { drafts: 0, gain: LEAST_GAIN };
         let (mut tokens, mut chance) = (1.0, 1.0);
-        for drafts in 1..=most.min(MAX_DRAFTS) {
+        for drafts in 1..=most {
             chance *= self.share();
             tokens += chance;
             let gain = tokens / (self.time(drafts) + drafts as f32 * self.cost);
@@ -87,19 +128,19 @@ impl Pace {
                 best = Promise { drafts, gain };
             }
         }
-        // A source whose pause is over shows with one draft whether it pays again.
-        if best.drafts == 0 && most > 0 { Promise { drafts: 1, gain: 1.0 } } else { best }
+        best
     }
 
-    /// Notes a round of `drafted` tokens, the first `confirmed` of which were right.
-    pub fn note(&mut self, drafted: usize, confirmed: usize) {
+    /// Notes a round of `drafted` tokens, the first `confirmed` of which were right, before which it had to read `behind` tokens.
+    pub fn note(&mut self, drafted: usize, confirmed: usize, behind: usize) {
         let confirmed = confirmed.min(drafted);
+        self.earn(ALLOWANCE + confirmed as f32 - self.loss(drafted, behind));
         // The drafts after a wrong one say nothing.
         let tried = confirmed + usize::from(confirmed < drafted);
         let keep = 1.0 - tried as f32 / (MEMORY + tried as f32);
         self.right = self.right * keep + confirmed as f32;
         self.tried = self.tried * keep + tried as f32;
-        let pays = self.gain_of_one() > LEAST_GAIN || self.promise(MAX_DRAFTS).gain > LEAST_GAIN;
+        let pays = self.gain_of_one() > LEAST_GAIN || self.best(MAX_DRAFTS).gain > LEAST_GAIN;
         if pays {
             self.pause = PAUSES.0;
         } else {
@@ -125,6 +166,7 @@ impl Pace {
 
     /// Notes a round without the source.
     pub fn rest(&mut self) {
+        self.earn(ALLOWANCE);
         self.resting = self.resting.saturating_sub(1);
     }
 
@@ -150,21 +192,21 @@ mod tests {
     #[test]
     fn a_source_that_is_right_drafts_more_and_one_that_is_wrong_rests() {
         let mut good = Pace::new(0.0);
-        let first = good.promise(MAX_DRAFTS).drafts;
+        let first = good.promise(MAX_DRAFTS, 0).drafts;
         assert!(first >= 1);
         for _ in 0..20 {
-            let drafts = good.promise(MAX_DRAFTS).drafts;
-            good.note(drafts, drafts);
+            let drafts = good.promise(MAX_DRAFTS, 0).drafts;
+            good.note(drafts, drafts, 0);
         }
-        assert!(good.promise(MAX_DRAFTS).drafts > first && !good.is_resting());
+        assert!(good.promise(MAX_DRAFTS, 0).drafts > first && !good.is_resting());
         let mut bad = Pace::new(0.0);
         let mut rounds = 0;
         for round in 0..4096 {
-            let promise = bad.promise(MAX_DRAFTS);
+            let promise = bad.promise(MAX_DRAFTS, 0);
             if promise.drafts > 0 {
                 rounds += 1;
                 assert!(round < 16 || promise.drafts == 1, "round {round} drafts {}", promise.drafts);
-                bad.note(promise.drafts, 0);
+                bad.note(promise.drafts, 0, 0);
             } else {
                 bad.rest();
             }
@@ -176,24 +218,61 @@ mod tests {
     fn a_costly_source_needs_to_be_right_more_often() {
         let (mut cheap, mut costly) = (Pace::new(0.0), Pace::new(0.6));
         for _ in 0..200 {
-            cheap.note(2, 1);
-            costly.note(2, 1);
+            cheap.note(2, 1, 0);
+            costly.note(2, 1, 0);
         }
-        assert!(cheap.promise(8).gain > 1.15);
-        assert!(costly.is_resting() || costly.promise(8).gain <= 1.0);
+        assert!(cheap.promise(8, 0).gain > 1.15);
+        assert!(costly.is_resting() || costly.promise(8, 0).gain <= 1.0);
     }
 
     #[test]
     fn measured_times_limit_the_drafts() {
         let mut pace = Pace::new(0.0);
         for _ in 0..50 {
-            pace.note(4, 3);
+            pace.note(4, 3, 0);
         }
-        let free = pace.promise(8).drafts;
+        let free = pace.promise(8, 0).drafts;
         for count in 2..=9 {
             pace.note_rows(count, count as f32);
         }
         assert!(free > 1);
-        assert_eq!(pace.promise(8), Promise { drafts: 1, gain: 1.0 }, "nothing is gained where every row costs a step");
+        assert_eq!(
+            pace.promise(8, 0),
+            Promise { drafts: 1, gain: 1.0 },
+            "nothing is gained where every row costs a step"
+        );
+    }
+
+    #[test]
+    fn a_costly_source_that_is_wrong_takes_a_fiftieth_of_the_time() {
+        for (cost, behind) in [(0.05, 40), (0.1, 60), (0.02, 0)] {
+            let mut pace = Pace::new(cost);
+            let (mut read, mut lost) = (0, 0.0);
+            for round in 0..2000 {
+                let unread = behind + round - read;
+                let promise = pace.promise(MAX_DRAFTS, unread);
+                if promise.drafts > 0 {
+                    lost += pace.loss(promise.drafts, unread);
+                    read = behind + round;
+                    pace.note(promise.drafts, 0, unread);
+                } else {
+                    pace.rest();
+                }
+                assert!(lost <= ALLOWANCE * (round + 1) as f32, "{lost} steps lost in {round} rounds");
+            }
+            assert!(lost > 0.0, "it was never tried");
+        }
+        // What it wins it may lose again; one that is right is soon asked for many drafts.
+        let mut good = Pace::new(0.05);
+        let mut tokens = 0;
+        for _ in 0..100 {
+            let drafts = good.promise(MAX_DRAFTS, 0).drafts;
+            match drafts {
+                0 => good.rest(),
+                _ => good.note(drafts, drafts, 0),
+            }
+            tokens += 1 + drafts;
+        }
+        assert!(tokens > 600, "{tokens} tokens in 100 rounds");
     }
 }
