@@ -141,3 +141,25 @@ fn a_lock_that_names_inputs_alone_says_what_to_do() {
     assert!(said.contains("chain.lock: names inputs alone"), "{said}");
     assert!(said.contains("run once without it on this class of machine, and commit the lock"), "{said}");
 }
+
+/// A lock of the recipe as it was, or of one with some of its stages, is not followed in silence.
+#[test]
+fn a_lock_that_was_written_for_another_recipe_is_said() {
+    let directory = workshop(CHAIN);
+    let path = directory.path();
+    let first = stderr(&run(path, "run chain.toml"));
+    fs::write(
+        path.join("chain.toml"),
+        CHAIN.replace("stages.quality", "stages.told").replace("\"quality\"", "\"told\""),
+    )
+    .expect("written");
+    let second = stderr(&run(path, "run chain.toml"));
+    assert!(
+        second
+            .contains("chain.lock was written for the recipe as it was before, with `quality`; it follows the recipe"),
+        "{second}"
+    );
+    for quiet in [first, stderr(&run(path, "run chain.toml"))] {
+        assert!(!quiet.contains("as it was before"), "{quiet}");
+    }
+}
