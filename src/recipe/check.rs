@@ -93,12 +93,13 @@ fn check_sample(recipe: &Recipe, entry: &Entry, models: &BTreeMap<PathBuf, Known
     let Some(sample) = &recipe.sample else { return };
     let of_stage = |stage: &RecipeStage| stage.text_of("context").and_then(|context| context.parse().ok());
     let compiled = recipe.stages.iter().filter(|stage| stage.kind.makes() == Product::Artifact).filter_map(of_stage);
-    let Some(context) = models.values().map(|model| model.spec.context).chain(compiled).min() else { return };
+    let own = || recipe.models.iter().filter_map(|model| models.get(&model.path));
+    let Some(context) = own().map(|model| model.spec.context).chain(compiled).min() else { return };
     // A token is a byte at least.
     if sample.prompt.len() < context {
         return;
     }
-    for model in recipe.models.iter().filter_map(|model| models.get(&model.path)) {
+    for model in own() {
         let companions = model.files.as_ref().and_then(|files| formats::companions(files.path()).ok());
         let tokenizer = companions.and_then(|companions| Tokenizer::of(&companions).ok());
         let tokens = tokenizer.and_then(|tokenizer| tokenizer.encode_plain(&sample.prompt).ok());
