@@ -56,7 +56,7 @@ pub struct Resolved<O> {
     pub(super) faults: Faults,
     /// What the work will take, as far as it can be told.
     pub predicted: Prediction,
-    /// Numbers of [`Stage::MEASURES`] that its report will not have, by these options and models.
+    /// Numbers of [`super::Stage::MEASURES`] that its report will not have, by these options and models.
     pub lacks: Vec<&'static str>,
 }
 
