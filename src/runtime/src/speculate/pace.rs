@@ -8,8 +8,8 @@
 //! The k of the largest gain is chosen; none where it is not above 1. A source that does not pay is asked again for one
 //! draft after a pause, which doubles as long as it fails.
 //!
-//! A source whose drafts cost something may lose, all drafts wrong, what it has won and a fiftieth of the steps so far: so a
-//! sequence never takes more than that longer, however bad the source. With n tokens of the sequence that it has not read
+//! A source whose drafts are not cheap may lose, all of them wrong, what it has won and a fiftieth of the steps so far: so by
+//! these times a sequence takes no more than that longer, however bad the source. With n tokens that it has not read
 //!
 //! ```text
 //! loss(k) = v(k + 1) + (k + READING · n) · c − 1      credit = Σ (won − lost) + steps / 50, at most 4
