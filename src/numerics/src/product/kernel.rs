@@ -30,21 +30,22 @@ impl<T: Value> pulp::WithSimd for Part<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // Vectors of a panel.
+        // Vectors of a panel. Sums, the panel's vectors and a value of the left operand share the registers: 32 where a panel has
+        // two vectors or eight, else 16.
         match T::WIDTH / T::lanes::<S>() {
-            2 => self.compute::<S, 12, 2, 1>(simd),
-            4 => self.compute::<S, 3, 4, 2>(simd),
-            8 => self.compute::<S, 2, 8, 4>(simd),
-            16 => self.compute::<S, 1, 16, 8>(simd),
-            _ => self.compute::<S, 1, 32, 16>(simd),
+            2 => self.compute::<S, 12, 2, 2>(simd),
+            4 => self.compute::<S, 6, 2, 4>(simd),
+            8 => self.compute::<S, 6, 4, 8>(simd),
+            16 => self.compute::<S, 2, 4, 16>(simd),
+            _ => self.compute::<S, 2, 4, 32>(simd),
         }
     }
 }
 
 impl<T: Value> Part<'_, T> {
-    /// Tiles of `R` rows and `V` vectors, of `H` where no more of a panel is used.
+    /// Tiles of `R` rows and `V` of a panel's `P` vectors.
     #[inline(always)]
-    fn compute<S: Simd, const R: usize, const V: usize, const H: usize>(&mut self, simd: S) {
+    fn compute<S: Simd, const R: usize, const V: usize, const P: usize>(&mut self, simd: S) {
         let panels = self.packed.columns.div_ceil(T::WIDTH);
         let direct = match self.left {
             // Rows a power of two apart push each other out of the first cache.
@@ -54,36 +55,32 @@ impl<T: Value> Part<'_, T> {
         if !direct {
             self.pack_tiles::<R>();
         }
-        for panel in 0..panels {
-            let width = T::WIDTH.min(self.packed.columns - panel * T::WIDTH);
-            let from = (panel * self.packed.depth + self.packed.first) * T::WIDTH;
-            let panel_values = &self.packed.values[from..][..self.depth * T::WIDTH];
+        let columns = V * T::lanes::<S>();
+        for first in (0..self.packed.columns).step_by(columns) {
+            let width = columns.min(self.packed.columns - first);
+            let from = (first / T::WIDTH * self.packed.depth + self.packed.first) * T::WIDTH;
+            let panel = &self.packed.values[from..][..self.depth * T::WIDTH];
+            let panel = Panel::<T, P> { values: panel, first: first % T::WIDTH / T::lanes::<S>() };
             for row in (0..self.rows).step_by(R) {
-                if let (true, Left::Rows(a), true) = (direct, self.left, self.rows - row >= R) {
-                    let mut rows = [&[][..]; R];
-                    for (r, values) in rows.iter_mut().enumerate() {
-                        *values = a.part(self.row + row + r, self.start, self.depth);
-                    }
-                    if width > T::WIDTH / 2 {
-                        self.tile::<S, R, V, V>(simd, AsRows::<T, R>(rows), panel_values, [row, panel, width]);
+                let at = [row, first, width];
+                if let (true, Left::Rows(a)) = (direct, self.left) {
+                    let part = |row| a.part(self.row + row, self.start, self.depth);
+                    let there = self.rows - row;
+                    if there >= R {
+                        let rows = AsRows::<T, R>(std::array::from_fn(|r| part(row + r)));
+                        self.tile::<S, R, V, P>(simd, rows, panel, at);
+                    } else if there > 1 {
+                        // The last row stands for those after it, which are not written.
+                        let rows = AsRows::<T, R>(std::array::from_fn(|r| part(row + r.min(there - 1))));
+                        self.tile::<S, R, V, P>(simd, rows, panel, at);
                     } else {
-                        self.tile::<S, R, H, V>(simd, AsRows::<T, R>(rows), panel_values, [row, panel, width]);
-                    }
-                } else if direct {
-                    let Left::Rows(a) = self.left else { continue };
-                    for row in row..self.rows {
-                        let one = [a.part(self.row + row, self.start, self.depth)];
-                        self.tile::<S, 1, V, V>(simd, AsRows::<T, 1>(one), panel_values, [row, panel, width]);
+                        self.tile::<S, 1, V, P>(simd, AsRows::<T, 1>([part(row)]), panel, at);
                     }
                 } else {
                     // Moved out while the tile is computed, since the output is part of the same struct.
                     let tiles = std::mem::take(&mut self.tiles);
                     let tile = tiles[row * self.depth..][..R * self.depth].as_chunks::<R>().0;
-                    if width > T::WIDTH / 2 {
-                        self.tile::<S, R, V, V>(simd, AsTile::<T, R>(tile), panel_values, [row, panel, width]);
-                    } else {
-                        self.tile::<S, R, H, V>(simd, AsTile::<T, R>(tile), panel_values, [row, panel, width]);
-                    }
+                    self.tile::<S, R, V, P>(simd, AsTile::<T, R>(tile), panel, at);
                     self.tiles = tiles;
                 }
             }
@@ -120,19 +117,19 @@ impl<T: Value> Part<'_, T> {
         }
     }
 
-    /// One tile at \[row, panel\], `width` columns of it.
+    /// One tile at \[row, column\], `width` columns of it.
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const V: usize, const P: usize>(
         &mut self,
         simd: S,
         left: impl Values<T, R>,
-        panel_values: &[T],
-        [row, panel, width]: [usize; 3],
+        panel: Panel<'_, T, P>,
+        [row, column, width]: [usize; 3],
     ) {
-        let at = row * self.stride + self.first + panel * T::WIDTH;
+        let at = row * self.stride + self.first + column;
         let rows = R.min(self.rows - row);
         if width == V * T::lanes::<S>() && rows == R {
-            sums::<T, S, R, V, P>(simd, left, panel_values, &mut self.out[at..], self.stride, self.add);
+            sums::<T, S, R, V, P>(simd, left, panel, &mut self.out[at..], self.stride, self.add);
             return;
         }
         let mut whole = [T::ZERO; MOST_ROWS * WIDEST];
@@ -141,11 +138,18 @@ impl<T: Value> Part<'_, T> {
                 whole[r * T::WIDTH..][..width].copy_from_slice(&self.out[at + r * self.stride..][..width]);
             }
         }
-        sums::<T, S, R, V, P>(simd, left, panel_values, &mut whole, T::WIDTH, self.add);
+        sums::<T, S, R, V, P>(simd, left, panel, &mut whole, T::WIDTH, self.add);
         for r in 0..rows {
             self.out[at + r * self.stride..][..width].copy_from_slice(&whole[r * T::WIDTH..][..width]);
         }
     }
+}
+
+/// A panel, of whose `P` vectors for every k a tile has some from `first` on.
+#[derive(Clone, Copy)]
+struct Panel<'a, T, const P: usize> {
+    values: &'a [T],
+    first: usize,
 }
 
 /// R values of the left operand for every k.
@@ -184,17 +188,19 @@ impl<T: Value, const R: usize> Values<T, R> for AsTile<'_, T, R> {
     }
 }
 
-/// R rows of V vectors; a panel has P vectors for every k.
+/// R rows of V vectors.
 #[inline(always)]
 fn sums<T: Value, S: Simd, const R: usize, const V: usize, const P: usize>(
     simd: S,
     left: impl Values<T, R>,
-    panel: &[T],
+    panel: Panel<'_, T, P>,
     out: &mut [T],
     stride: usize,
     add: bool,
 ) {
-    let (panel, _) = T::vectors::<S>(panel).as_chunks::<P>();
+    let Panel { values, first } = panel;
+    assert!(first + V <= P);
+    let (panel, _) = T::vectors::<S>(values).as_chunks::<P>();
     let left = left.cut(panel.len());
     let mut sums = [[T::ZERO.splat(simd); V]; R];
     if add {
@@ -204,6 +210,7 @@ fn sums<T: Value, S: Simd, const R: usize, const V: usize, const P: usize>(
         }
     }
     for (k, panel) in panel.iter().enumerate() {
+        let panel = &panel[first..][..V];
         for (r, sums) in sums.iter_mut().enumerate() {
             let value = left.value(k, r).splat(simd);
             for v in 0..V {
