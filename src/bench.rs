@@ -182,7 +182,7 @@ pub struct BenchReport {
     /// Decode rate of the best round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decode_tokens_per_s: Option<f64>,
-    /// Weight bytes one token reads: linears and head whole, one row of each table.
+    /// Weight bytes one token reads: linears and head whole, of experts those that it has, one row of each table.
     pub bytes_per_token: u64,
     /// Bytes per second at which as many threads read the same weights with nothing to compute; the best pass.
     pub read_bandwidth_bytes_per_s: u64,
@@ -378,7 +378,7 @@ fn bytes_per_token(view: &ArtifactView<'_>) -> u64 {
         // Of a table in two parts, the mean row.
         Some(TensorRole::EmbedToken) => record.bytes / u64::from(view.spec().vocabulary.max(1)),
         Some(TensorRole::EmbedPosition | TensorRole::EmbedType) => record.bytes / u64::from(record.rows.max(1)),
-        _ => record.bytes,
+        _ => view.met_by_a_token(&record, record.bytes),
     });
     bytes.sum()
 }

@@ -16,7 +16,7 @@ pub mod tables;
 
 use crate::artifact::host::SessionMemory;
 use crate::machine::kernels::kernels_for;
-use crate::model::id::{ParameterId, Part};
+use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedError;
 use crate::model::scheme::Assignment;
 use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
@@ -374,7 +374,12 @@ fn tensor_bytes(model: &Model, device: &Target, tensor: &StoredTensor) -> Result
         // Packing drops the weights outside the pattern.
         pattern.check(id, matrix.values.view()).map_err(QuantizedError::from)?;
     }
-    let packed = if tensor.rows == matrix.rows() {
+    let packed = if let (ParameterId::Linear(id @ LinearId { role: Role::Down, .. }, _), true) =
+        (tensor.id, tensor.rows > matrix.rows())
+    {
+        let experts = model.spec.mixture(id).map_or(1, |mixture| mixture.experts);
+        pack::pack(&matrix.stacked(experts), device.layout)
+    } else if tensor.rows == matrix.rows() {
         pack::pack(matrix, device.layout)
     } else {
         // One part of a split, or the position table of a shorter context: the rows that can be reached.

@@ -11,7 +11,7 @@ pub mod refit;
 pub mod sparsegpt;
 
 use crate::calibrate::{CalibrateError, Statistics};
-use crate::model::id::{Class, LinearId, ParameterId};
+use crate::model::id::{Class, LinearId, ParameterId, Role};
 use crate::model::matrix::{from_rows, into_values, row_major};
 use crate::model::pattern::matches;
 use crate::model::scheme::QuantScheme;
@@ -99,7 +99,8 @@ pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, Se
         "all" => id.role.in_layer(),
         _ => matches(pattern, id),
     };
-    let table = |id: &LinearId| id.role.class() == Class::Embedding;
+    // Nor is what scores experts.
+    let table = |id: &LinearId| id.role.class() == Class::Embedding || id.role == Role::Router;
     for pattern in patterns {
         let matched: Vec<LinearId> = matrices.iter().copied().filter(|id| selects(pattern, *id)).collect();
         match matched.first() {

@@ -42,6 +42,7 @@ mod init;
 mod instructions;
 mod interrupt;
 mod key_value_cache;
+mod mixture;
 mod onnx;
 mod packed;
 mod page;

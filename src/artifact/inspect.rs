@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
+use slm_runtime::format::spec::LayerRecord;
 use slm_runtime::format::tensor::{TensorPart, TensorRecord, TensorRole};
 use slm_runtime::layout::Storage;
 use std::collections::BTreeMap;
@@ -42,10 +43,43 @@ pub struct ClassSummary {
     pub bytes: u64,
     /// Unpadded.
     pub parameters: u64,
-    /// Multiply-accumulates per token as if no weight were zero; a table that is only looked up has none.
+    /// Those that one token meets: of a mixture's experts the chosen ones.
+    #[serde(skip)]
+    pub active_parameters: u64,
+    /// Bytes of them.
+    #[serde(skip)]
+    pub active_bytes: u64,
+    /// Multiply-accumulates per token as if no weight were zero; a table that is only looked up has none, of experts those count
+    /// that a token has.
     pub macs_per_token: u64,
     /// The same of the weights that are stored: half of a 2:4 matrix.
     pub sparse_macs_per_token: u64,
+}
+
+/// The experts of a model's mixtures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ExpertsSummary {
+    /// In the layer that has the most.
+    pub experts: u16,
+    /// Those that a token has there.
+    pub chosen: u16,
+    /// Parameters of the whole model that one token meets.
+    pub active_parameters: u64,
+    /// Their bytes, of tables all rows.
+    pub active_bytes: u64,
+}
+
+impl ExpertsSummary {
+    fn of(view: &ArtifactView<'_>, classes: &[(&'static str, ClassSummary)]) -> Option<Self> {
+        let layers = (0..view.spec().layers as usize).map(|index| view.layer(index));
+        let most = layers.filter(LayerRecord::is_mixture).max_by_key(|layer| layer.experts)?;
+        Some(ExpertsSummary {
+            experts: most.experts,
+            chosen: most.chosen,
+            active_parameters: classes.iter().map(|(_, sum)| sum.active_parameters).sum(),
+            active_bytes: classes.iter().map(|(_, sum)| sum.active_bytes).sum(),
+        })
+    }
 }
 
 /// The class a tensor's bytes count under; norms, biases, key maps and the kernels of convolutions are `other`.
@@ -85,10 +119,12 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
         let class = class_of(&record);
         let sum = sums.entry(class).or_default();
         sum.bytes += record.bytes;
+        sum.active_bytes += view.met_by_a_token(&record, record.bytes);
         if !is_key_map(&record) {
             sum.parameters += parameters(&record);
+            sum.active_parameters += view.met_by_a_token(&record, parameters(&record));
         }
-        let macs = parameters(&record);
+        let macs = view.met_by_a_token(&record, parameters(&record));
         let stored = if Storage::from_id(record.storage).is_some_and(Storage::is_sparse) { macs / 2 } else { macs };
         let kernel = record.role == TensorRole::ConvKernel as u8 && record.part == TensorPart::Weight as u8;
         let multiplied = match class {
@@ -176,7 +212,11 @@ pub struct InspectReport {
     /// Weights.
     #[serde(flatten)]
     pub size: WeightSize,
-    /// Multiply-accumulates per token in linears and head; attention over the cache comes on top.
+    /// Experts of mixtures, where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsSummary>,
+    /// Multiply-accumulates per token in linears and head, of experts in those that a token has; attention over the cache comes on
+    /// top.
     pub macs_per_token: u64,
     /// The same of the weights that are stored: half of every 2:4 matrix.
     pub sparse_macs_per_token: u64,
@@ -246,6 +286,12 @@ impl Report for InspectReport {
         facts.row(["  arena", &grouped(self.arena_bytes)]);
         facts.row(["  key-value cache", &grouped(self.cache_bytes)]);
         facts.row(["  stack", &grouped(self.stack_bytes)]);
+        if let Some(experts) = &self.experts {
+            let ExpertsSummary { experts, chosen, active_parameters, active_bytes } = *experts;
+            facts.row(["experts", &format!("{experts}, of which a token has {chosen}")]);
+            let (parameters, bytes) = (grouped(active_parameters), grouped(active_bytes));
+            facts.row(["  active", &format!("{parameters} parameters, {bytes} bytes")]);
+        }
         facts.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
         self.tokenizer.rows(&mut facts);
         if self.kind == "decoder" {
@@ -322,6 +368,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         stack_bytes: spec.stack_bytes,
         ram_bytes: spec.arena_bytes + spec.cache_bytes + spec.stack_bytes,
         size: weight_size(&view),
+        experts: ExpertsSummary::of(&view, &classes),
         macs_per_token: classes.iter().map(|(_, sum)| sum.macs_per_token).sum(),
         sparse_macs_per_token: classes.iter().map(|(_, sum)| sum.sparse_macs_per_token).sum(),
         classes: classes.into_iter().collect(),

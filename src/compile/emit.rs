@@ -6,8 +6,8 @@ use crate::model::size::StoredTensor;
 use crate::text::vocabulary::vocabulary_section;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_DRAFTS, MINOR_EXITS, MINOR_FAMILIES, MINOR_HEADS, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING,
-    SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    MINOR_DRAFTS, MINOR_EXITS, MINOR_FAMILIES, MINOR_HEADS, MINOR_MIXTURES, MINOR_POOLING, MINOR_SPLIT,
+    MINOR_STREAMING, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
@@ -216,6 +216,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
         (of_later_families(lowered), MINOR_FAMILIES),
         (of_later_heads(lowered), MINOR_HEADS),
+        (lowered.layers.iter().any(LayerRecord::is_mixture), MINOR_MIXTURES),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Residency), MINOR_STREAMING),
         (extras.asked.iter().any(|(kind, _)| *kind == SectionKind::Exits), MINOR_EXITS),
         (!extras.asked.is_empty() || lowered.layers.iter().any(|layer| layer.cache_format != 0), MINOR_DRAFTS),

@@ -10,7 +10,7 @@ use crate::formats::{self, ModelFormatError, StorageRow};
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::scheme::{Assignment, Preset, QuantScheme};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
-use crate::model::spec::{ModelKind, ModelSpec};
+use crate::model::spec::{ModelKind, ModelSpec, ParameterShape};
 use crate::report::{Align, Report, Table, grouped};
 use crate::target::{MacsPerCycle, Target};
 use serde::Serialize;
@@ -258,7 +258,14 @@ pub fn macs_per_token(spec: &ModelSpec) -> u64 {
         _ => false,
     };
     let parameters = spec.parameters().into_iter().filter(|parameter| multiplied(parameter.id));
-    parameters.map(|parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+    let met = |parameter: ParameterShape| {
+        let all = parameter.shape.iter().map(|&n| n as u64).product::<u64>();
+        match parameter.id {
+            ParameterId::Linear(id, _) => spec.met_by_a_token(id, all),
+            _ => all,
+        }
+    };
+    parameters.map(met).sum()
 }
 
 fn row(

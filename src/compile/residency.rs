@@ -211,7 +211,10 @@ fn items(tensors: &[StoredTensor], layout: Layout, spec: &ModelSpec) -> Vec<Item
         let tile = tile as u64;
         let (stays, looked_up) = match tensor.id {
             _ if tensor.storage == Storage::F32 => (true, false),
-            ParameterId::Linear(id, Part::Weight) => (id.role == Role::TypeEmbedding, !spec.multiplies(id)),
+            // Which experts a token has is not known beforehand.
+            ParameterId::Linear(id, Part::Weight) => {
+                (id.role == Role::TypeEmbedding || spec.mixture(id).is_some(), !spec.multiplies(id))
+            }
             _ => (false, false),
         };
         let read = if looked_up { tile } else { tensor.bytes };

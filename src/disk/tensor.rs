@@ -198,6 +198,18 @@ impl DenseTensor {
         Some(DenseTensor { shape, values, ..self.clone() })
     }
 
+    /// The same values in another shape; `None` where that has another number of them.
+    pub fn reshaped(&self, shape: Vec<usize>) -> Option<Self> {
+        if shape.iter().product::<usize>() != self.shape.iter().product::<usize>() {
+            return None;
+        }
+        let values = match &self.values {
+            Values::Bytes(bytes) => Values::Bytes(bytes.clone()),
+            Values::Rows(..) => Values::Bytes(SharedBytes::owned(self.bytes().into_owned())),
+        };
+        Some(DenseTensor { shape, values, ..self.clone() })
+    }
+
     /// Rows by their numbers, one after the other, a copy; `None` where one is out of range.
     pub fn gathered(&self, rows: &[u32]) -> Option<Self> {
         let count = *self.shape.first()?;

@@ -27,6 +27,7 @@ fn needs(feature: &str, view: &ArtifactView<'_>) -> bool {
         "snapshots" => view.section(SectionKind::Prefix).is_some(),
         "nibble-values" => has_nibble_values(view),
         "exits" => view.section(SectionKind::Exits).is_some() || view.spec().exit_head != ExitHead::LastLayer as u8,
+        "mixtures" => (0..view.spec().layers as usize).any(|index| view.layer(index).is_mixture()),
         _ => true,
     }
 }

@@ -9,12 +9,14 @@ mod distilbert;
 mod electra;
 mod encoder;
 mod exits;
+mod expert_order;
 mod fewer_layers;
 mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod granitemoe;
 mod head_order;
 mod lfm2;
 mod llama;
@@ -39,6 +41,7 @@ mod t5;
 
 pub use classifier::{has_classifier, with_classifier};
 pub use exits::{ExitsError, check_places, with_exits};
+pub use expert_order::ExpertOrder;
 pub use fewer_layers::with_layers;
 pub use head_order::HeadOrder;
 pub use narrower::{WidthKeys, Widths, with_widths};
@@ -84,7 +87,7 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 28] = [
+pub const FAMILIES: [Family; 29] = [
     bert::FAMILY,
     roberta::CAMEMBERT,
     distilbert::FAMILY,
@@ -94,6 +97,7 @@ pub const FAMILIES: [Family; 28] = [
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     granite::FAMILY,
+    granitemoe::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
     ministral3::FAMILY,
@@ -130,6 +134,8 @@ pub struct TensorName {
     pub transposed: bool,
     /// The order of its rows in the file, where that is another.
     pub heads: Option<HeadOrder>,
+    /// How the matrices of experts are stacked in the file, where it has a mixture's.
+    pub experts: Option<ExpertOrder>,
     /// Factor on its values, which the file has without it; 1 for most.
     pub factor: f32,
 }
@@ -145,7 +151,16 @@ pub struct Fused {
 
 impl TensorName {
     fn prefixed(name: String) -> Self {
-        TensorName { name, legacy_name: None, prefixed: true, fused: None, transposed: false, heads: None, factor: 1.0 }
+        TensorName {
+            name,
+            legacy_name: None,
+            prefixed: true,
+            fused: None,
+            transposed: false,
+            heads: None,
+            experts: None,
+            factor: 1.0,
+        }
     }
 
     fn bare(name: &str) -> Self {
@@ -167,6 +182,11 @@ impl TensorName {
         TensorName { heads, ..self }
     }
 
+    /// Stored with the matrices of experts stacked.
+    fn by_experts(self, experts: ExpertOrder) -> Self {
+        TensorName { experts: Some(experts), ..self }
+    }
+
     /// Stored without this factor.
     fn times(self, factor: f32) -> Self {
         TensorName { factor, ..self }
@@ -174,7 +194,7 @@ impl TensorName {
 
     /// Whether the file has the values as they are used, row by row: not in another order, nor without a factor.
     pub fn is_as_stored(&self) -> bool {
-        self.heads.is_none() && self.factor == 1.0
+        self.heads.is_none() && self.experts.is_none() && self.factor == 1.0
     }
 
     /// The shape of the stored tensor, for a parameter of shape `shape`.
@@ -186,7 +206,10 @@ impl TensorName {
         if self.transposed {
             shape.reverse();
         }
-        shape
+        match self.experts {
+            Some(experts) => experts.stored_shape(&shape),
+            None => shape,
+        }
     }
 
     /// The parameter, of shape `shape`, out of the stored tensor; `None` where that has another shape than
@@ -204,6 +227,9 @@ impl TensorName {
 
     /// The rows of the stored tensor, in the order in which slmc uses them.
     fn rows(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
+        if let Some(experts) = self.experts {
+            return experts.taken(&stored, self.fused.map_or(0, |fused| fused.first), shape);
+        }
         if self.fused.is_none() && !self.transposed && self.heads.is_none() {
             return Some(stored);
         }

@@ -8,6 +8,7 @@ mod block;
 mod cache;
 mod fused;
 mod layer;
+mod mixture;
 mod product;
 mod source;
 mod staged;

@@ -48,7 +48,7 @@ pub enum Origin {
         /// Query heads that read the values of one key head.
         shared: usize,
     },
-    /// The output of a linear times a gate.
+    /// The output of a linear times a gate, and times the shares of experts.
     Gated {
         /// The linear that the gate multiplies.
         of: LinearId,
@@ -254,6 +254,9 @@ fn ffn_inputs(ffn: &FfnSpec, n: usize, hidden: usize, origin: Origin) -> [Input;
     if ffn.gated {
         readers.insert(0, linear(gate, ffn.width));
         inner = Origin::Gated { of: up };
+    }
+    if let Some(mixture) = ffn.mixture {
+        readers.insert(0, linear(LinearId::layer(n, Role::Router), mixture.experts));
     }
     let inner = Input::new(vec![last(down, hidden)], ffn.width, inner);
     [Input::new(readers, hidden, origin), inner.after(Function::Activation(ffn.activation))]

@@ -45,6 +45,8 @@ pub enum Role {
     ConvIn,
     /// Output projection of a short convolution, (hidden, hidden).
     ConvOut,
+    /// Scores of the experts of a feed-forward network, (experts, hidden).
+    Router,
     /// Gate of a gated feed-forward network, (width, hidden).
     Gate,
     /// First matrix of the feed-forward network, (width, hidden).
@@ -67,7 +69,7 @@ pub enum Role {
 
 impl Role {
     /// Every role, in forward order.
-    pub const ALL: [Role; 25] = [
+    pub const ALL: [Role; 26] = [
         Role::TokenEmbedding,
         Role::PositionEmbedding,
         Role::TypeEmbedding,
@@ -84,6 +86,7 @@ impl Role {
         Role::CrossOutput,
         Role::ConvIn,
         Role::ConvOut,
+        Role::Router,
         Role::Gate,
         Role::Up,
         Role::Down,
@@ -114,6 +117,7 @@ impl Role {
             Role::CrossOutput => "attn.cross_o",
             Role::ConvIn => "conv.in",
             Role::ConvOut => "conv.out",
+            Role::Router => "ffn.router",
             Role::Gate => "ffn.gate",
             Role::Up => "ffn.up",
             Role::Down => "ffn.down",
@@ -149,7 +153,7 @@ impl Role {
             | Role::CrossValue
             | Role::CrossOutput => Class::Attention,
             Role::ConvIn | Role::ConvOut => Class::Conv,
-            Role::Gate | Role::Up | Role::Down => Class::Ffn,
+            Role::Router | Role::Gate | Role::Up | Role::Down => Class::Ffn,
             Role::ExitPooler | Role::ExitClassifier => Class::Exit,
             Role::MlmTransform | Role::LmHead | Role::Pooler | Role::Classifier => Class::Head,
         }

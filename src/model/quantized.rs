@@ -196,6 +196,20 @@ impl QuantizedMatrix {
         QuantizedMatrix { sparsity: self.sparsity, activations: self.activations, ..part }
     }
 
+    /// The matrices of experts after one another, whose columns stand side by side: (rows, experts · columns) becomes
+    /// (experts · rows, columns). Groups of columns stay whole where the experts' widths are a multiple of them.
+    pub fn stacked(&self, experts: usize) -> QuantizedMatrix {
+        let stack = |of_all: &Array2<i8>| -> Vec<i8> {
+            let columns = of_all.ncols() / experts;
+            let of_expert = |expert: usize| of_all.slice(s![.., expert * columns..(expert + 1) * columns]);
+            (0..experts).flat_map(|expert| of_expert(expert).iter().copied().collect::<Vec<i8>>()).collect()
+        };
+        let values = from_rows(stack(&self.values), self.columns() / experts);
+        let scales = self.row_scale.repeat(experts);
+        let stacked = QuantizedMatrix::new(self.scheme, values, scales, stack(&self.multiplier));
+        QuantizedMatrix { sparsity: self.sparsity, activations: self.activations, ..stacked }
+    }
+
     /// The matrix of parts that a function gives for rows and the scheme they share.
     pub fn of_parts(
         scheme: QuantScheme,

@@ -302,7 +302,8 @@ impl Preset {
                     || matches!(role, Role::TokenEmbedding | Role::LmHead)
             }
         };
-        if four_bits { QuantScheme::W4G32 } else { QuantScheme::W8 }
+        // What scores experts is small, and a token that has others than before is a large error.
+        if four_bits && role != Role::Router { QuantScheme::W4G32 } else { QuantScheme::W8 }
     }
 
     /// The scheme of every matrix of a model.

@@ -40,7 +40,7 @@ pub struct StoredTensor {
 }
 
 impl StoredTensor {
-    /// Bytes of it that one token reads: of a table that is only looked up a row, else all.
+    /// Bytes of it that one token reads: of a table that is only looked up a row, of a mixture the chosen experts, else all.
     pub fn bytes_per_token(&self, spec: &ModelSpec) -> u64 {
         match self.id {
             ParameterId::Linear(id, Part::Weight) if !spec.multiplies(id) => {
@@ -48,6 +48,7 @@ impl StoredTensor {
                 let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { self.rows };
                 self.bytes / rows as u64
             }
+            ParameterId::Linear(id, _) => spec.met_by_a_token(id, self.bytes),
             _ => self.bytes,
         }
     }
@@ -55,7 +56,9 @@ impl StoredTensor {
     /// Multiply-accumulates of one token with it; 0 where it is not a linear.
     pub fn macs_per_token(&self, spec: &ModelSpec) -> u64 {
         match self.id {
-            ParameterId::Linear(id, Part::Weight) if spec.multiplies(id) => self.rows as u64 * self.columns as u64,
+            ParameterId::Linear(id, Part::Weight) if spec.multiplies(id) => {
+                spec.met_by_a_token(id, self.rows as u64 * self.columns as u64)
+            }
             _ => 0,
         }
     }
@@ -172,6 +175,7 @@ fn linear_role(role: Role) -> Option<TensorRole> {
         Role::Output => TensorRole::AttentionOutput,
         Role::ConvIn => TensorRole::ConvIn,
         Role::ConvOut => TensorRole::ConvOut,
+        Role::Router => TensorRole::Router,
         Role::Gate => TensorRole::Gate,
         Role::Up => TensorRole::Up,
         Role::Down => TensorRole::Down,
@@ -203,6 +207,7 @@ pub fn stored_tensors(
         if parameter.id == ParameterId::weight(LinearId::global(Role::PositionEmbedding)) {
             rows = rows.min(context);
         }
+        let (rows, columns) = stacked(spec, parameter.id, rows, columns);
         shapes.push((parameter.id, rows, columns));
     }
     if key_maps {
@@ -243,6 +248,17 @@ pub fn stored_tensors(
     // Stable: the parts of a split stay in the order of their rows.
     out.sort_by_key(|tensor| tensor.key.rank());
     Ok(out)
+}
+
+/// Rows and columns in an artifact: experts are stacked, so those of the last matrix have rows of their own.
+fn stacked(spec: &ModelSpec, id: ParameterId, rows: usize, columns: usize) -> (usize, usize) {
+    match id {
+        ParameterId::Linear(id @ LinearId { role: Role::Down, .. }, Part::Weight) => {
+            let experts = spec.mixture(id).map_or(1, |mixture| mixture.experts);
+            (rows * experts, columns / experts)
+        }
+        _ => (rows, columns),
+    }
 }
 
 /// Bytes and parameters of a model's weights in an artifact.

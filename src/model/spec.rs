@@ -1,12 +1,14 @@
 //! Plain data that describes a model: all that the one f32 forward, the byte counter and the lowering to an artifact
 //! need, and nothing of any file format. Every shape is stated once, by [`ModelSpec::parameters`].
 
+mod mixture;
 mod parameters;
 mod rotary;
 mod stacks;
 
 use super::id::NormSite;
 
+pub use mixture::Mixture;
 pub use parameters::ParameterShape;
 pub use rotary::{Divisors, Llama3Scaling, RotaryScaling, RotarySpec, YarnScaling};
 pub use stacks::{Buckets, Stacks};
@@ -215,7 +217,7 @@ pub enum Mixer {
 /// Feed-forward network of one layer: down(act(up(x))), or gated down(act(gate(x)) · up(x)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FfnSpec {
-    /// Hidden width.
+    /// Hidden width, of all experts together.
     pub width: usize,
     /// Whether there is a gate.
     pub gated: bool,
@@ -223,6 +225,15 @@ pub struct FfnSpec {
     pub activation: Activation,
     /// Whether its matrices have biases.
     pub bias: bool,
+    /// The experts that its channels belong to, where it is a mixture.
+    pub mixture: Option<Mixture>,
+}
+
+impl FfnSpec {
+    /// Without biases or experts.
+    pub fn plain(width: usize, gated: bool, activation: Activation) -> Self {
+        FfnSpec { width, gated, activation, bias: false, mixture: None }
+    }
 }
 
 /// One layer.

@@ -46,7 +46,9 @@ pub fn order_channels(
     pattern: NmPattern,
     statistics: Option<&Statistics>,
 ) -> Result<(Model, Vec<Ordered>), PruneError> {
-    let downs: Vec<LinearId> = selected.iter().copied().filter(|id| id.role == Role::Down).collect();
+    // Channels of a mixture stay with their expert.
+    let may_move = |id: &LinearId| id.role == Role::Down && model.spec.mixture(*id).is_none();
+    let downs: Vec<LinearId> = selected.iter().copied().filter(may_move).collect();
     let changed = downs.into_par_iter().map(|id| {
         let weights = model.matrix(id)?;
         let importance = statistics.and_then(|all| all.linears.get(&id)).map(|of| of.mean_square.as_slice());

@@ -53,6 +53,7 @@ fn axes(role: Role) -> [Axis; 2] {
         Role::Output | Role::CrossOutput => [Axis::Hidden, Axis::Heads],
         Role::ConvIn => [Axis::ConvParts, Axis::Hidden],
         Role::ConvOut => [Axis::Hidden, Axis::Conv],
+        Role::Router => [Axis::Whole, Axis::Hidden],
         Role::Gate | Role::Up => [Axis::Inner, Axis::Hidden],
         Role::Down => [Axis::Hidden, Axis::Inner],
         Role::MlmTransform | Role::Pooler | Role::ExitPooler => [Axis::Hidden, Axis::Hidden],
@@ -64,7 +65,7 @@ pub(super) fn norm_before(id: LinearId) -> Option<ParameterId> {
     let site = match id.role {
         Role::Query | Role::Key | Role::Value => NormSite::Attention,
         Role::ConvIn => NormSite::Conv,
-        Role::Gate | Role::Up => NormSite::Ffn,
+        Role::Router | Role::Gate | Role::Up => NormSite::Ffn,
         Role::LmHead => NormSite::Final,
         _ => return None,
     };

@@ -268,7 +268,9 @@ fn kept_floats(layer: &LayerSpec, hidden: usize) -> usize {
         // Its input three times as wide, sums and output.
         Mixer::Conv(_) => 5 * hidden,
     };
-    states + mixer + widened(layer) + layer.ffn.width
+    // What a mixture's channels are multiplied with, and the products.
+    let of_experts = if layer.ffn.mixture.is_some() { 2 * layer.ffn.width } else { 0 };
+    states + mixer + widened(layer) + layer.ffn.width + of_experts
 }
 
 /// Floats a token that the backward pass of a layer's largest operation has on top.

@@ -10,7 +10,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         (
             "model_type",
             json!("mamba"),
-            "`model_type` is `mamba`; slmc supports bert, camembert, distilbert, electra, gemma2, gemma3_text, gpt2, gpt_neox, granite, lfm2, llama, ministral3, mistral, mobilellm, modernbert, nomic_bert, olmo2, opt, phi, phi3, qwen2, qwen3, roberta, smollm3, stablelm, starcoder2, t5, xlm-roberta",
+            "`model_type` is `mamba`; slmc supports bert, camembert, distilbert, electra, gemma2, gemma3_text, gpt2, gpt_neox, granite, granitemoe, lfm2, llama, ministral3, mistral, mobilellm, modernbert, nomic_bert, olmo2, opt, phi, phi3, qwen2, qwen3, roberta, smollm3, stablelm, starcoder2, t5, xlm-roberta",
         ),
         ("model_type", json!(3), "`model_type` is 3, expected a string"),
         (

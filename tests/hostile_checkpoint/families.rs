@@ -29,7 +29,7 @@ fn spec(dir: &Path) -> ModelSpec {
 #[test]
 fn configurations_outside_the_closed_lists_are_refused_by_key() {
     let gemma = "gemma3-text";
-    let cases: [(&str, &str, Value, &str); 141] = [
+    let cases: [(&str, &str, Value, &str); 150] = [
         ("mistral", "architectures", json!(["MistralModel"]), "mistral supports MistralForCausalLM"),
         ("mistral", "hidden_act", json!("gelu"), "`hidden_act` is `gelu`; mistral supports silu"),
         ("mistral", "sliding_window", json!(0), "`sliding_window` is 0"),
@@ -233,6 +233,15 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("granite-multipliers", "residual_multiplier", json!(0), "`residual_multiplier` is 0"),
         ("granite-multipliers", "logits_scaling", json!(1e9), "expected a number from 1e-6 to 1e6"),
         ("granite-multipliers", "num_local_experts", json!(8), "`num_local_experts` is `8`"),
+        ("granitemoe", "num_experts_per_tok", json!(6), "expected at most 5, with 5 experts"),
+        ("granitemoe", "num_experts_per_tok", json!(0), "`num_experts_per_tok` is 0"),
+        ("granitemoe", "num_local_experts", json!(2000), "expected at most 1024"),
+        ("granitemoe", "num_local_experts", json!(6), "has shape [5, 48], expected [6, 48]"),
+        ("granitemoe", "intermediate_size", json!(60), "expected a multiple of 64"),
+        ("granitemoe", "intermediate_size", json!(1 << 24), "expected at most 3355443 with 5 experts"),
+        ("granitemoe", "hidden_size", json!(40), "expected a multiple of 16"),
+        ("granitemoe", "shared_intermediate_size", json!(64), "`shared_intermediate_size` is `64`"),
+        ("granitemoe", "architectures", json!(["GraniteMoeSharedForCausalLM"]), "supports GraniteMoeForCausalLM"),
         ("smollm3-no-positions", "no_rope_layers", json!([1, 1]), "expected a list of 4 flags"),
         ("smollm3-no-positions", "no_rope_layers", json!([1, 1, 2, 0]), "expected a list of 4 flags"),
         (
@@ -461,6 +470,7 @@ fn heads_that_turn_in_part_and_factors_come_back_as_they_were_stored() {
         "roberta-classifier",
         "opt",
         "granite-multipliers",
+        "granitemoe",
     ] {
         let out = tempfile::tempdir().unwrap();
         let out = out.path().join("out");
@@ -475,7 +485,7 @@ fn heads_that_turn_in_part_and_factors_come_back_as_they_were_stored() {
             assert_eq!(old.shape(), new.shape(), "{name}: {tensor}");
             let alike = match name {
                 // In f32, a factor there and back.
-                "granite-multipliers" => {
+                "granite-multipliers" | "granitemoe" => {
                     let old =
                         old.data().as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32());
                     let new = new.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));

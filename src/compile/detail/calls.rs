@@ -246,6 +246,9 @@ fn refuse(view: &ArtifactView<'_>) -> Result<(), DetailError> {
         if layer.block == Block::Conv as u8 {
             return Err(DetailError::Unmeasured { what: "short convolutions" });
         }
+        if layer.is_mixture() {
+            return Err(DetailError::Unmeasured { what: "mixtures of experts" });
+        }
         if LayerCacheFormat::from_number(layer.cache_format).is_some_and(LayerCacheFormat::has_nibble_values) {
             return Err(DetailError::Unmeasured { what: "a cache with values in 4 bits (--kv v4)" });
         }

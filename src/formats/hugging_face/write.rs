@@ -143,7 +143,10 @@ pub(in crate::formats) fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
     if parts[0].source.transposed {
         shape.reverse();
     }
-    shape
+    match parts[0].source.experts {
+        Some(experts) => experts.stored_shape(&shape),
+        None => shape,
+    }
 }
 
 /// Rows of the stored tensor before those that slmc uses: position tables that count from their padding have them. They are
@@ -186,8 +189,9 @@ pub(in crate::formats) fn encoded<'p>(
         joined.push((name, tensor));
     }
     let rows = DenseTensor::joined(joined.iter().map(|(name, tensor)| (name.clone(), tensor)))?;
-    let rows = match (first.source.heads, rows.shape().first()) {
-        (Some(heads), Some(&whole)) => rows.gathered(&heads.as_stored(whole)),
+    let rows = match (first.source.experts, first.source.heads, rows.shape().first()) {
+        (Some(experts), ..) => experts.stacked(&rows, parts.len()),
+        (None, Some(heads), Some(&whole)) => rows.gathered(&heads.as_stored(whole)),
         _ => Some(rows),
     };
     let tensor = if transposed { rows.and_then(|rows| rows.transposed()) } else { rows };

@@ -137,6 +137,10 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         let why = "its graphs have layers of attention alone; export the model as safetensors, or compile it";
         return not_said(format!("the short convolutions of {}", spec.family), why);
     }
+    if spec.layers.iter().any(|layer| layer.ffn.mixture.is_some()) {
+        let why = "its graphs have one network a layer; export the model as safetensors, or compile it";
+        return not_said(format!("the experts of {}", spec.family), why);
+    }
     if !spec.exits.is_empty() {
         let why = "its graphs have the last head alone; export the model as safetensors, or compile it";
         return not_said("exit heads".to_owned(), why);

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_model_type_alone_is_the_model_of_its_class() {
         type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize, bool, &'static [u32]);
-        let cases: [(&str, Sizes); 28] = [
+        let cases: [(&str, Sizes); 29] = [
             ("bert", (30522, 768, 12, 12, 12, 64, 3072, 512, true, &[])),
             // Positions begin after padding's.
             ("camembert", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
@@ -104,6 +104,8 @@ mod tests {
             // Heads of 96, of which 24 turn.
             ("gpt_neox", (50432, 6144, 44, 64, 64, 96, 24576, 2048, false, &[2])),
             ("granite", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),
+            // Of all eight experts.
+            ("granitemoe", (32000, 4096, 32, 32, 32, 128, 88064, 2048, false, &[2])),
             // Two thirds of 12288, a multiple of 256.
             ("lfm2", (65536, 2560, 32, 32, 8, 80, 8192, 128_000, true, &[2])),
             ("llama", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),

@@ -149,7 +149,7 @@ pub(super) fn head_dim(config: &Config) -> Result<usize, ConfigError> {
 pub(super) fn layer(attention: AttentionSpec, norm: Norm, width: usize) -> LayerSpec {
     LayerSpec {
         mixer: Mixer::Attention(attention),
-        ffn: FfnSpec { width, gated: true, activation: Activation::Silu, bias: false },
+        ffn: FfnSpec::plain(width, true, Activation::Silu),
         norm,
         norm_placement: NormPlacement::Pre,
     }

@@ -78,7 +78,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     };
     let layer = LayerSpec {
         mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
-        ffn: FfnSpec { width: config.size("hidden_dim")?, gated: false, activation, bias: true },
+        ffn: FfnSpec { bias: true, ..FfnSpec::plain(config.size("hidden_dim")?, false, activation) },
         norm,
         norm_placement: NormPlacement::Post,
     };

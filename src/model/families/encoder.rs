@@ -54,7 +54,7 @@ pub(super) fn model(
     let norm = norm(config)?;
     let layer = LayerSpec {
         mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
-        ffn: FfnSpec { width: config.size("intermediate_size")?, gated: false, activation, bias: true },
+        ffn: FfnSpec { bias: true, ..FfnSpec::plain(config.size("intermediate_size")?, false, activation) },
         norm,
         norm_placement: NormPlacement::Post,
     };

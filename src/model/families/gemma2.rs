@@ -64,7 +64,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let width = config.size("intermediate_size")?;
     let window = decoder::window(config)?;
     let layer = |slides: bool| LayerSpec {
-        ffn: FfnSpec { width, gated: true, activation: Activation::GeluTanh, bias: false },
+        ffn: FfnSpec::plain(width, true, Activation::GeluTanh),
         norm_placement: NormPlacement::Around,
         ..decoder::layer(AttentionSpec { window: window.filter(|_| slides), ..attention }, norm, width)
     };

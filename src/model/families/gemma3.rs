@@ -83,7 +83,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let layer = |slides: bool| {
         let attention = if slides { AttentionSpec { rotary: Some(sliding), window, ..attention } } else { attention };
         LayerSpec {
-            ffn: FfnSpec { width, gated: true, activation: Activation::GeluTanh, bias: false },
+            ffn: FfnSpec::plain(width, true, Activation::GeluTanh),
             norm_placement: NormPlacement::Around,
             ..decoder::layer(attention, norm, width)
         }

@@ -74,10 +74,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let layer = LayerSpec {
         mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
         ffn: FfnSpec {
-            width: config.optional_size("n_inner")?.unwrap_or(4 * hidden),
-            gated: false,
-            activation,
             bias: true,
+            ..FfnSpec::plain(config.optional_size("n_inner")?.unwrap_or(4 * hidden), false, activation)
         },
         norm,
         norm_placement: NormPlacement::Pre,

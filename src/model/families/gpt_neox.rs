@@ -66,7 +66,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let width = config.size("intermediate_size")?;
     let beside = config.flag("use_parallel_residual")?;
     let layer = LayerSpec {
-        ffn: FfnSpec { width, gated: false, activation, bias: true },
+        ffn: FfnSpec { bias: true, ..FfnSpec::plain(width, false, activation) },
         norm_placement: if beside { NormPlacement::Beside } else { NormPlacement::Pre },
         ..decoder::layer(attention, norm, width)
     };

@@ -1,6 +1,6 @@
 //! Granite (dense, 3.x): Llama with four factors of its configuration. That on embeddings and that on scores have places of
 //! their own; the one on what is added to the residual stream is held in the last matrices of attention and network, and the
-//! one that divides the logits in the norm after the last layer.
+//! one that divides the logits in the norm after the last layer. Its mixtures are a family of their own, `granitemoe`.
 
 use super::class_defaults::ClassDefault;
 use super::decoder;
@@ -38,12 +38,17 @@ pub(super) const FAMILY: Family = Family { source, ..decoder::family(NAME, &[(&[
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, ARCHITECTURE)?;
-    decoder::require_activation(config, NAME, "hidden_act", "silu")?;
-    decoder::refuse_foreign(config, NAME)?;
-    let own = [("layer_types", Value::Null), ("sliding_window", Value::Null), ("num_local_experts", Value::Null)];
-    refuse_unless(config, NAME, &own)?;
+    refuse_unless(config, NAME, &[("num_local_experts", Value::Null)])?;
+    factored(config, NAME, config.flag("mlp_bias")?)
+}
+
+/// Llama's layers with Granite's factors, with or without biases in the network.
+pub(super) fn factored(config: &Config, family: &'static str, network_bias: bool) -> Result<ModelSpec, ConfigError> {
+    decoder::require_activation(config, family, "hidden_act", "silu")?;
+    decoder::refuse_foreign(config, family)?;
+    refuse_unless(config, family, &[("layer_types", Value::Null), ("sliding_window", Value::Null)])?;
     let bias = config.flag("attention_bias")?;
-    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?)?;
+    let attention = decoder::attention(config, rotary(config, family, 10_000.0)?)?;
     let attention = AttentionSpec {
         score_scale: config.positive("attention_multiplier")?,
         input_bias: bias,
@@ -52,8 +57,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     };
     let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
-    let layer = LayerSpec { ffn: FfnSpec { bias: config.flag("mlp_bias")?, ..layer.ffn }, ..layer };
-    let spec = decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)?;
+    let layer = LayerSpec { ffn: FfnSpec { bias: network_bias, ..layer.ffn }, ..layer };
+    let spec = decoder::model(config, family, vec![layer; layer_count(config, "num_hidden_layers")?], norm)?;
     let factor = |key| -> Result<f32, ConfigError> {
         let factor = config.positive(key)? as f32;
         // Beyond these a product with a weight, or the way back, leaves the numbers of f32.
@@ -64,7 +69,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     Ok(ModelSpec { embedding_scale: factor("embedding_multiplier")?, stored, ..spec })
 }
 
-fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+pub(super) fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let source = decoder::source(spec, id)?;
     Some(match id {
         ParameterId::Linear(LinearId { layer: Some(_), role: Role::Output | Role::Down }, _) => {

@@ -87,10 +87,12 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     // The width of a window on both sides together; a token sees half of it on each, and itself.
     let window = Some(config.size("local_attention")? / 2 + 1);
     let ffn = FfnSpec {
-        width: config.size("intermediate_size")?,
-        gated: true,
-        activation: gelu(config, "hidden_activation", NAME, "gelu, gelu_new, gelu_pytorch_tanh")?,
         bias: config.flag("mlp_bias")?,
+        ..FfnSpec::plain(
+            config.size("intermediate_size")?,
+            true,
+            gelu(config, "hidden_activation", NAME, "gelu, gelu_new, gelu_pytorch_tanh")?,
+        )
     };
     let layer = |(number, slides): (usize, bool)| LayerSpec {
         mixer: Mixer::Attention(match slides {

@@ -96,7 +96,7 @@ fn attention_of(spec: &ModelSpec) -> Option<&AttentionSpec> {
 /// The configuration with other widths, under the keys of its family.
 ///
 /// # Errors
-/// A refused configuration, and [`ConfigError::HeadWidth`].
+/// A refused configuration, experts of another width, and [`ConfigError::HeadWidth`].
 pub fn with_widths(config: &Config, widths: Widths) -> Result<Config, ConfigError> {
     let family = Family::of(config)?;
     let before = family.read(config)?;
@@ -104,6 +104,12 @@ pub fn with_widths(config: &Config, widths: Widths) -> Result<Config, ConfigErro
         return Ok(config.clone());
     }
     let keys = family.widths;
+    let of_first = Widths::of(&before);
+    let mixture = before.layers.first().and_then(|layer| layer.ffn.mixture);
+    if mixture.is_some() && widths.ffn != of_first.ffn {
+        return Err(config.unsupported(keys.ffn, family.model_type, "students that keep the width of their experts"));
+    }
+    let of_one = widths.ffn / mixture.map_or(1, |mixture| mixture.experts);
     let mut map = config.map().clone();
     without_exits(&mut map);
     let head_dim = attention_of(&before).map(|attention| attention.head_dim);
@@ -118,8 +124,8 @@ pub fn with_widths(config: &Config, widths: Widths) -> Result<Config, ConfigErro
         copies(&mut map, keys.hidden_copies, widths.hidden);
     }
     put(&mut map, family, keys.heads, widths.heads);
-    put(&mut map, family, keys.ffn, widths.ffn);
-    copies(&mut map, keys.ffn_copies, widths.ffn);
+    put(&mut map, family, keys.ffn, of_one);
+    copies(&mut map, keys.ffn_copies, of_one);
     if let Some(flag) = keys.ffn_adjusted {
         // The width that is stated is the one before the adjustment.
         map.insert(flag.to_owned(), json!(false));

@@ -86,12 +86,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     };
     let layer = LayerSpec {
         mixer: Mixer::Attention(attention),
-        ffn: FfnSpec {
-            width: config.size("intermediate_size")?,
-            gated: true,
-            activation: Activation::Silu,
-            bias: false,
-        },
+        ffn: FfnSpec::plain(config.size("intermediate_size")?, true, Activation::Silu),
         norm,
         norm_placement: NormPlacement::Post,
     };

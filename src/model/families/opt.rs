@@ -74,7 +74,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let attention = AttentionSpec { input_bias: bias, output_bias: bias, ..AttentionSpec::plain(heads, head_dim) };
     let layer = LayerSpec {
         mixer: Mixer::Attention(attention),
-        ffn: FfnSpec { width: config.size("ffn_dim")?, gated: false, activation: Activation::Relu, bias },
+        ffn: FfnSpec { bias, ..FfnSpec::plain(config.size("ffn_dim")?, false, Activation::Relu) },
         norm,
         norm_placement: NormPlacement::Pre,
     };

@@ -50,7 +50,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let norm = decoder::layer_norm(config, "layer_norm_eps")?;
     let width = config.size("intermediate_size")?;
     let layer = LayerSpec {
-        ffn: FfnSpec { width, gated: false, activation, bias: true },
+        ffn: FfnSpec { bias: true, ..FfnSpec::plain(width, false, activation) },
         norm_placement: NormPlacement::Common,
         ..decoder::layer(attention, norm, width)
     };

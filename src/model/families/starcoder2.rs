@@ -41,8 +41,10 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let attention = AttentionSpec { input_bias: bias, output_bias: bias, window, ..attention };
     let norm = decoder::layer_norm(config, "norm_epsilon")?;
     let width = config.size("intermediate_size")?;
-    let layer =
-        LayerSpec { ffn: FfnSpec { width, gated: false, activation, bias }, ..decoder::layer(attention, norm, width) };
+    let layer = LayerSpec {
+        ffn: FfnSpec { bias, ..FfnSpec::plain(width, false, activation) },
+        ..decoder::layer(attention, norm, width)
+    };
     decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
 }
 

@@ -83,7 +83,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let norm = Norm { kind: NormKind::Rms, epsilon: config.positive("layer_norm_epsilon")? };
     let layer = LayerSpec {
         mixer: Mixer::Attention(attention),
-        ffn: FfnSpec { width: config.size("d_ff")?, gated, activation, bias: false },
+        ffn: FfnSpec::plain(config.size("d_ff")?, gated, activation),
         norm,
         norm_placement: NormPlacement::Pre,
     };

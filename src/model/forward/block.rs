@@ -3,6 +3,7 @@
 use super::batch::LayerContext;
 use super::cache::LayerCache;
 use super::layer::Operations;
+use super::mixture::shares;
 use super::{AttentionContext, Forward, Observer, activate};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm, QueryKeyNorm};
@@ -89,11 +90,16 @@ impl Operations for Forward<'_> {
     fn widen(&self, layer: usize, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let spec = &self.spec.layers[layer].ffn;
         let mut linear = |role, input| self.linear(LinearId::layer(layer, role), input, observer);
-        if spec.gated {
+        let scores = spec.mixture.map(|_| linear(Role::Router, input.clone()));
+        let inner = if spec.gated {
             let gate = linear(Role::Gate, input.clone());
             activate(gate, spec.activation) * linear(Role::Up, input)
         } else {
             activate(linear(Role::Up, input), spec.activation)
+        };
+        match spec.mixture.zip(scores) {
+            Some((mixture, scores)) => inner * shares(scores, mixture, spec.width),
+            None => inner,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The tensors a specification implies: every matrix, bias, norm and kernel with its shape, in forward order.
 
-use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, QueryKeyNorm};
+use super::{Head, LayerSpec, Mixer, Mixture, ModelSpec, Norm, NormKind, NormPlacement, QueryKeyNorm};
 use crate::model::graph::Graph;
 use crate::model::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 
@@ -80,6 +80,17 @@ impl ModelSpec {
         }
     }
 
+    /// The mixture whose experts a matrix is of.
+    pub fn mixture(&self, id: LinearId) -> Option<Mixture> {
+        let experts = matches!(id.role, Role::Gate | Role::Up | Role::Down);
+        self.layers.get(usize::from(id.layer?))?.ffn.mixture.filter(|_| experts)
+    }
+
+    /// Of `total` of something that the rows of a matrix have alike, what one token meets: of experts those chosen.
+    pub fn met_by_a_token(&self, id: LinearId, total: u64) -> u64 {
+        self.mixture(id).map_or(total, |mixture| mixture.active(total))
+    }
+
     /// Largest magnitude of the logits, where they are capped.
     pub fn logit_cap(&self) -> Option<f64> {
         match self.head {
@@ -134,6 +145,7 @@ impl ModelSpec {
                     (Role::Output | Role::CrossOutput, Mixer::Attention(attention)) => attention.output_bias,
                     (Role::ConvIn | Role::ConvOut, Mixer::Conv(conv)) => conv.bias,
                     (Role::ExitPooler | Role::ExitClassifier, _) => true,
+                    (Role::Router, _) => false,
                     _ => layer.ffn.bias,
                 }
             }

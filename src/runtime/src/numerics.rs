@@ -11,7 +11,7 @@
 //! | `nibbles` | values of attention in 4 bits |
 //! | `norms` | RMS norm, layer norm, pooling |
 //! | `root` | square roots |
-//! | `softmax` | exp2, softmax weights |
+//! | `softmax` | exp2, softmax weights, shares of experts |
 //! | `curves` | activation curves |
 //! | `keys` | rotary positions, key maps |
 
@@ -32,7 +32,7 @@ pub use norms::{integers, layer_norm, maximum, mean, rms_norm, unit_length, unit
 pub use root::sqrt;
 #[cfg(any(miri, not(target_arch = "x86_64")))]
 pub(crate) use root::sqrt_by_integers;
-pub use softmax::{LOG2E_Q15, PROBABILITY_MAX, exp2_q24, probability, softmax_weights};
+pub use softmax::{LOG2E_Q15, PROBABILITY_MAX, exp2_q24, probability, shares, softmax_weights};
 
 /// A value reached 2^50 or is NaN: the model is broken, not the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

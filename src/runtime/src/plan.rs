@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! arena: residual | scratch_a | scratch_b | activations | activation_offsets | activation_scales | starts | output
+//!        | of mixtures: shares | sums | activations | activation_offsets | activation_scales of one expert
 //!        | of the first worker: row | query | sums | totals | scores | values
 //! cache: per layer with attention    keys | values | key scales | value scales, see `cache.rs`
 //!        per layer with convolution  its last inputs (taps - 1, hidden) f32, oldest first
@@ -65,6 +66,8 @@ pub struct Plan {
     pub worker_bytes: u64,
     /// Logits of one position; 0 where the output is another.
     logits: usize,
+    /// Most experts of a layer; 0 without mixtures.
+    pub experts: usize,
     /// Layers with a convolution.
     convolutions: usize,
     /// Rows that they keep together.
@@ -101,7 +104,7 @@ impl Plan {
         let narrow = if spec.embedding_width == 0 { 0 } else { spec.embedding_width() };
         let (mut scratch_a, mut scratch_b, mut inner, mut head_dim) = (narrow, hidden, hidden, 0);
         let mut cache_bytes = 0u64;
-        let (mut convolutions, mut kept_inputs, mut unpacked) = (0, 0usize, 0usize);
+        let (mut convolutions, mut kept_inputs, mut unpacked, mut experts) = (0, 0usize, 0usize, 0);
         for layer in layers {
             let query_width = layer.heads as usize * layer.head_dim as usize;
             let key_width = layer.key_value_heads as usize * layer.head_dim as usize;
@@ -112,7 +115,8 @@ impl Plan {
                 convolutions += 1;
                 kept_inputs = kept_inputs.checked_add(layer.taps.checked_sub(1)? as usize)?;
             }
-            scratch_a = scratch_a.max(query_width).max(ffn).max(gates);
+            experts = experts.max(usize::from(layer.experts));
+            scratch_a = scratch_a.max(query_width).max(ffn).max(gates).max(usize::from(layer.experts));
             scratch_b = scratch_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
             if NormPlacement::from_number(layer.norm_placement).is_some_and(NormPlacement::is_side_by_side) {
                 scratch_b = scratch_b.max(hidden.checked_mul(2)?);
@@ -148,6 +152,7 @@ impl Plan {
             cache_bytes,
             worker_bytes: 0,
             logits: if spec.output == Output::LanguageModel as u8 { spec.output_width as usize } else { 0 },
+            experts,
             convolutions,
             kept_inputs,
         };
@@ -161,17 +166,26 @@ impl Plan {
     }
 
     /// The arena's regions that workers share, in order.
-    fn shared_regions(&self) -> [Region; 8] {
+    fn shared_regions(&self) -> [Region; 13] {
         let rows = self.chunk.checked_mul(self.planes);
+        let activations = rows.and_then(|rows| rows.checked_mul(self.activations));
+        let groups = rows.and_then(|rows| rows.checked_mul(self.activations / BLOCK_COLUMNS));
+        // Nothing where there are no mixtures.
+        let routed = |count| if self.experts > 0 { count } else { Some(0) };
         [
             (self.residual_rows.checked_mul(self.hidden), 4),
             (self.chunk.checked_mul(self.scratch_a), 4),
             (self.chunk.checked_mul(self.scratch_b), 4),
-            (rows.and_then(|rows| rows.checked_mul(self.activations)), 1),
-            (rows.and_then(|rows| rows.checked_mul(self.activations / BLOCK_COLUMNS)), 4),
+            (activations, 1),
+            (groups, 4),
             (Some(self.chunk), 4),
             (self.layers.checked_add(1), 4),
             (Some(self.output), 4),
+            (self.chunk.checked_mul(self.experts), 4),
+            (routed(self.chunk.checked_mul(self.hidden)), 4),
+            (routed(activations), 1),
+            (routed(groups), 4),
+            (routed(Some(self.chunk)), 4),
         ]
     }
 
@@ -281,12 +295,25 @@ impl Walk<'_, '_, '_> {
         }
         let of_network = if placement == Some(NormPlacement::Common) { 0 } else { own };
         self.norm(key(R::FfnNorm), of_network)?;
-        if layer.is_gated() {
-            self.matrix(key(R::Gate), ffn, hidden)?;
+        match usize::from(layer.experts) {
+            0 => {
+                if layer.is_gated() {
+                    self.matrix(key(R::Gate), ffn, hidden)?;
+                }
+                self.matrix(key(R::Up), ffn, hidden)?;
+                self.matrix(key(R::Down), hidden, ffn)?;
+            }
+            experts => {
+                // Without biases.
+                self.one(key(R::Gate), experts * ffn, hidden, true)?;
+                self.one(key(R::Up), experts * ffn, hidden, true)?;
+                self.one(key(R::Down), experts * hidden, ffn, true)?;
+            }
         }
-        self.matrix(key(R::Up), ffn, hidden)?;
-        self.matrix(key(R::Down), hidden, ffn)?;
         self.norm(key(R::FfnOutputNorm), added)?;
+        if layer.is_mixture() {
+            self.one(key(R::Router), usize::from(layer.experts), hidden, true)?;
+        }
         if layer.exit_head == 1 {
             self.matrix(key(R::ExitPooler), hidden, hidden)?;
             self.matrix(key(R::ExitClassifier), self.artifact.spec().output_width as usize, hidden)?;

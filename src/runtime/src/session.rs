@@ -10,6 +10,8 @@ mod head;
 mod history;
 mod layer;
 mod linear;
+#[cfg(feature = "mixtures")]
+mod mixture;
 mod norm;
 #[cfg(feature = "snapshots")]
 mod snapshot;
@@ -33,6 +35,8 @@ use error::range;
 #[cfg(feature = "exits")]
 pub use exits::{Leaving, SeeHead};
 use history::{Before, History};
+#[cfg(feature = "mixtures")]
+use mixture::Routed;
 #[cfg(feature = "snapshots")]
 pub use snapshot::{SnapshotError, snapshot_bytes};
 
@@ -104,6 +108,8 @@ struct Buffers<'m> {
     /// (layers + 1): number of records before those of each layer.
     starts: &'m mut [u32],
     output: &'m mut [f32],
+    #[cfg(feature = "mixtures")]
+    routed: Routed<'m>,
 }
 
 /// Scratch of one worker.
@@ -480,6 +486,8 @@ impl<'m> Buffers<'m> {
             activation_scales: arena.f32s(plan.chunk)?,
             starts: arena.u32s(plan.layers + 1)?,
             output: arena.f32s(plan.output)?,
+            #[cfg(feature = "mixtures")]
+            routed: Routed::of(arena, plan)?,
         })
     }
 }

@@ -67,6 +67,9 @@ NOMIC = {**BERT, **FEW}
 SMOLLM3 = {**SMALL, "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 8}
 GRANITE = {**SMALL, "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
            "logits_scaling": 4.0, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
+# Experts of the least width that slmc stacks, of which a token has three.
+GRANITE_MOE = {**GRANITE, "hidden_size": 48, "intermediate_size": 64, "num_local_experts": 5, "num_experts_per_tok": 3}
+GRANITE_MOE.pop("mlp_bias")
 YARN = {"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 MINISTRAL3 = {**SMALL, "head_dim": 16, "max_position_embeddings": 2 * CONTEXT,
               "rope_parameters": {**YARN, "factor": 16.0, "original_max_position_embeddings": CONTEXT, "mscale": 1.0,
@@ -166,6 +169,8 @@ CHECKPOINTS = {
     "nomic-bert-classifier": ("NomicBertConfig", "NomicBertForSequenceClassification",
                               {**NOMIC, "num_labels": LABELS}, F16),
     "gemma3-embedding-sliding": ("Gemma3TextConfig", "Gemma3TextModel", {**GEMMA3_ENCODER, "sliding_window": 7}, F32),
+    "granitemoe": ("GraniteMoeConfig", "GraniteMoeForCausalLM", GRANITE_MOE, F16),
+    "granitemoe-v5-names": ("GraniteMoeConfig", "GraniteMoeForCausalLM", {**GRANITE_MOE, "num_hidden_layers": 1}, F16),
 }
 # Encoder-decoders, in the folder golden-pairs beside this one. Few buckets and a short distance, so that every class is met.
 T5 = {"vocab_size": VOCABULARY, "d_model": 40, "d_kv": 12, "d_ff": 56, "num_heads": 4, "num_layers": 2,
@@ -195,6 +200,8 @@ def randomise(model, generator, dtype):
             values = gain + 0.2 * values
         elif "embed" in name or "wte" in name or "wpe" in name:
             values = 0.2 * values
+        elif "experts" in name:
+            values = 0.1 * values
         elif parameter.dim() == 3:  # a short convolution's kernel
             values = 0.4 * values
         else:
@@ -216,7 +223,7 @@ def computed(model, generator, padding):
     with torch.no_grad():
         output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **types)
     states = list(output.hidden_states)
-    if model.config.model_type == "granite":  # slmc divides before the head, where the norm has its gain
+    if model.config.model_type in ("granite", "granitemoe"):  # slmc divides before the head, where the norm has its gain
         states[-1] = states[-1] / model.config.logits_scaling
     golden = {"input_ids": tokens.int(), "hidden_states": torch.stack(states)}
     if padding is not None:
@@ -305,6 +312,12 @@ def unprefixed_with_buffers(tensors):
     return tensors
 
 
+def names_of_5(tensors):
+    """The matrices of experts as transformers 5 calls them in memory, and some files."""
+    return {name.replace("input_linear.weight", "experts.gate_up_proj").replace("output_linear.weight", "experts.down_proj")
+            .replace("router.layer.weight", "router.weight"): tensor for name, tensor in tensors.items()}
+
+
 def spelling_of_4(config):
     """rope_theta and rope_scaling, torch_dtype."""
     rope = config.pop("rope_parameters")
@@ -333,6 +346,8 @@ def make(name, folder):
     model.to(dtype).save_pretrained(folder, **shards)
     if name == "gpt2-unprefixed-with-buffers":
         rewrite_tensors(folder, unprefixed_with_buffers)
+    if name == "granitemoe-v5-names":
+        rewrite_tensors(folder, names_of_5)
     if name == "mobilellm":
         rewrite_config(folder, mobilellm)
     if name == "llama3-v4-config-keys":

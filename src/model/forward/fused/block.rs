@@ -6,6 +6,7 @@ use super::{Context, FusedForward, Tables, function, kind};
 use crate::model::forward::Observer;
 use crate::model::forward::block::{attend, heads_apart, rotate};
 use crate::model::forward::layer::Operations;
+use crate::model::forward::mixture::shares;
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm, QueryKeyNorm};
 use burn::tensor::{Tensor, TensorData};
@@ -84,8 +85,18 @@ impl Operations for FusedForward<'_> {
     fn widen(&self, layer: usize, input: Value, observer: &mut dyn Observer) -> Value {
         let spec = &self.spec.layers[layer].ffn;
         let ids = [LinearId::layer(layer, Role::Gate), LinearId::layer(layer, Role::Up)];
+        let scores =
+            |observer: &mut dyn Observer| self.linear(&input, &[LinearId::layer(layer, Role::Router)], None, observer);
+        let scored = spec.mixture.map(|mixture| (mixture, scores(observer)));
         let inner = self.linear(&input, if spec.gated { &ids } else { &ids[1..] }, None, observer);
-        activate(&inner, function(spec.activation), spec.gated)
+        let inner = activate(&inner, function(spec.activation), spec.gated);
+        match scored {
+            Some((mixture, scores)) => {
+                let shares = shares(scores.into_tensor::<3>(), mixture, spec.width);
+                value_of(inner.into_tensor::<3>() * shares)
+            }
+            None => inner,
+        }
     }
 }
 

@@ -87,6 +87,15 @@ impl Matrix<'_> {
         let rows = self.shape.layout.rows();
         (tiles.start * rows).min(self.rows)..(tiles.end * rows).min(self.rows)
     }
+
+    /// The rows of one of `experts` whose matrices are stacked: whole tiles, by the checks of the reader.
+    #[cfg(feature = "mixtures")]
+    pub(crate) fn of_expert(self, expert: usize, experts: usize) -> Self {
+        let tiles = self.shape.tiles / experts;
+        let bytes = tiles * self.shape.stride;
+        let shape = TileShape { tiles, ..self.shape };
+        Matrix { bytes: &self.bytes[expert * bytes..][..bytes], shape, rows: self.rows / experts, ..self }
+    }
 }
 
 /// A quantized matrix that may be split into two parts with different storages. Both parts number rows and tiles as the
@@ -329,6 +338,21 @@ impl<'a> ArtifactView<'a> {
         let rank = if after { 2 << 48 } else { 1 << 48 | (layer as u64) << 16 };
         let before = |index: &usize| self.tensor_key(*index).is_some_and(|key| key.rank() < rank);
         (0..self.tensor_count()).take_while(before).count()
+    }
+
+    /// Of `total` of something that the rows of a tensor have alike, what one token meets: of a mixture's experts those chosen.
+    pub fn met_by_a_token(&self, record: &TensorRecord, total: u64) -> u64 {
+        if !self.is_of_experts(record) {
+            return total;
+        }
+        let layer = self.layer(usize::from(record.layer));
+        total / u64::from(layer.experts) * u64::from(layer.chosen)
+    }
+
+    /// Whether a tensor has the stacked matrices of a mixture's experts.
+    pub(crate) fn is_of_experts(&self, record: &TensorRecord) -> bool {
+        let roles = [TensorRole::Gate as u8, TensorRole::Up as u8, TensorRole::Down as u8];
+        record.layer != NO_LAYER && roles.contains(&record.role) && self.layer(usize::from(record.layer)).is_mixture()
     }
 
     /// The first record of a tensor within a range of records.

@@ -5,9 +5,9 @@ use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::header::{HEADER_BYTES, OPTIONAL, SectionKind};
 use super::sections::{NEEDED, alignment};
 use super::spec::{
-    ANSWER_COLUMNS, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
-    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling,
-    QueryKeyNorm, Stacks,
+    ANSWER_COLUMNS, Block, CurveId, EXPERT_STEP, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord,
+    MAX_CHOSEN, MAX_CHUNK, MAX_DIMENSION, MAX_EXPERTS, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind,
+    NormPlacement, Output, Pooling, QueryKeyNorm, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
@@ -180,7 +180,10 @@ impl<'a> ArtifactView<'a> {
         let mut exit_heads = 0;
         for index in 0..spec.layers {
             let layer = self.layer(index as usize);
-            check_layer(index, &layer, kind == ModelKind::Decoder)?;
+            check_layer(index, &layer, spec.hidden as usize, kind == ModelKind::Decoder)?;
+            if layer.is_mixture() && !cfg!(feature = "mixtures") {
+                return Err(FormatError::Feature("mixtures"));
+            }
             // After the last layer the last head stands.
             let may_exit = exits == Some(ExitHead::Layers) && index + 1 < spec.layers;
             if layer.exit_head > u8::from(may_exit) {
@@ -349,7 +352,7 @@ fn check_second_part(first: &TensorRecord, second: &TensorRecord) -> Result<(), 
     Ok(())
 }
 
-fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), FormatError> {
+fn check_layer(index: u32, layer: &LayerRecord, hidden: usize, decoder: bool) -> Result<(), FormatError> {
     let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Layer(index, field)) };
     let later =
         |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Layer(index), field)) };
@@ -362,8 +365,17 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
     later(LayerCacheFormat::from_number(layer.cache_format).is_some(), "cache_format")?;
     later(layer.exit_head <= 1, "exit_head")?;
     later(layer.stack == 0, "stack")?;
-    later(layer.reserved_end == [0; 17], "reserved")?;
+    later(layer.reserved_end == [0; 13], "reserved")?;
     require(size(layer.ffn_width), "ffn_width")?;
+    let experts = u32::from(layer.experts);
+    require(layer.experts <= MAX_EXPERTS && (experts == 0 || layer.is_gated()), "experts")?;
+    require(layer.chosen <= layer.experts.min(MAX_CHOSEN), "chosen")?;
+    require((layer.chosen == 0) == (experts == 0), "chosen")?;
+    let stacks = hidden.is_multiple_of(EXPERT_STEP) && (layer.ffn_width as usize).is_multiple_of(EXPERT_STEP);
+    require(experts == 0 || stacks, "experts")?;
+    // The stacked rows of all experts are a dimension too.
+    let widest = u64::from(layer.ffn_width).max(hidden as u64) * u64::from(experts);
+    require(widest <= u64::from(MAX_DIMENSION), "experts")?;
     require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")?;
     match Block::from_number(layer.block) {
         Some(Block::Attention) => {

@@ -35,6 +35,8 @@ pub const MINOR_EXITS: u16 = 11;
 /// classifiers, an output for every token, heads with a norm, classifiers over a mean, capped scores or logits, tables narrower
 /// than the layers, windows of encoders, one norm for both parts of a layer or none before the first, norms without a bias.
 pub const MINOR_HEADS: u16 = 12;
+/// That of files whose feed-forward networks are mixtures of experts.
+pub const MINOR_MIXTURES: u16 = 13;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -54,7 +56,8 @@ record! {
         /// [`MAJOR`]
         major: u16,
         /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`],
-        /// [`MINOR_FAMILIES`], [`MINOR_STREAMING`], [`MINOR_EXITS`], [`MINOR_HEADS`] or that of a storage
+        /// [`MINOR_FAMILIES`], [`MINOR_STREAMING`], [`MINOR_EXITS`], [`MINOR_HEADS`], [`MINOR_MIXTURES`] or that
+        /// of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,

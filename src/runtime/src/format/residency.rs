@@ -115,6 +115,7 @@ impl<'a> ArtifactView<'a> {
                 Some(place) if place == end => end += tensor.bytes,
                 Some(_) => return Err(fault("a tensor does not lie where the one before it ends")),
                 None if tensor.storage == Storage::F32 as u8 => return Err(fault("a tensor in f32 is not resident")),
+                None if self.is_of_experts(&tensor) => return Err(fault("a mixture's experts are not resident")),
                 None if self.tile_bytes(index).is_none_or(|bytes| bytes > u64::from(record.buffer_bytes)) => {
                     return Err(fault("a buffer is smaller than a tile of a streamed tensor"));
                 }

@@ -21,6 +21,15 @@ pub const MAX_TAPS: u32 = 64;
 /// Columns of [`Output::Answers`]: start, end.
 pub const ANSWER_COLUMNS: u32 = 2;
 
+/// Largest number of experts of a mixture.
+pub const MAX_EXPERTS: u16 = 1024;
+
+/// Largest number of them that a token has.
+pub const MAX_CHOSEN: u16 = 64;
+
+/// What the width of the residual stream and of an expert are multiples of in a mixture, so that experts begin with a tile.
+pub const EXPERT_STEP: usize = 16;
+
 /// Largest number of rotary tables, and of curves.
 pub const MAX_TABLES: u32 = 16;
 
@@ -129,7 +138,7 @@ record! {
         key_value_heads: u32,
         /// Width of a head.
         head_dim: u32,
-        /// Width of the feed-forward network.
+        /// Width of the feed-forward network; of a mixture that of one expert.
         ffn_width: u32,
         /// Positions that a token attends to, its own included: of a decoder's before it, of an encoder's on each side; 0 for all.
         window: u32,
@@ -145,8 +154,12 @@ record! {
         exit_head: u8,
         /// 0: the layer is in the only stack. A later version has several.
         stack: u8,
+        /// Experts of a mixture; 0 where the network is one.
+        experts: u16,
+        /// Those that a token has; 0 where the network is one.
+        chosen: u16,
         /// Zero.
-        reserved_end: [u8; 17],
+        reserved_end: [u8; 13],
         /// Largest magnitude c of scores s, in the unit of `score_scale`, which become c · tanh(s / c); 0 where they are as
         /// they are.
         score_cap: f32,
@@ -197,6 +210,11 @@ impl ModelRecord {
 }
 
 impl LayerRecord {
+    /// Whether the feed-forward network is a mixture of experts.
+    pub fn is_mixture(&self) -> bool {
+        self.experts > 0
+    }
+
     /// Whether the feed-forward network has a gate.
     pub fn is_gated(&self) -> bool {
         self.ffn == FfnKind::Gated as u8

@@ -66,6 +66,7 @@ pub enum TensorRole {
     Up = 0x22,
     Down = 0x23,
     FfnOutputNorm = 0x24,
+    Router = 0x25,
     ExitPooler = 0x31,
     ExitClassifier = 0x32,
     FinalNorm = 0x40,
@@ -78,7 +79,7 @@ pub enum TensorRole {
 
 impl TensorRole {
     /// Every role, ascending.
-    pub const ALL: [TensorRole; 30] = [
+    pub const ALL: [TensorRole; 31] = [
         TensorRole::EmbedToken,
         TensorRole::EmbedPosition,
         TensorRole::EmbedType,
@@ -101,6 +102,7 @@ impl TensorRole {
         TensorRole::Up,
         TensorRole::Down,
         TensorRole::FfnOutputNorm,
+        TensorRole::Router,
         TensorRole::ExitPooler,
         TensorRole::ExitClassifier,
         TensorRole::FinalNorm,

@@ -40,6 +40,37 @@ pub fn softmax_weights(value_scales: &[f32], top: f32, scores: &mut [u32]) -> (u
     (total, f32::from_bits(products.fold(0, u32::max)))
 }
 
+/// Shares of experts by their scores: the `chosen` highest, of equal ones the lower, have the softmax of their scores alone,
+/// e / Σ e with e = 2^-z in Q24, z = round((highest − score) · log2(e) · 2^15); the others, and those whose e is 0, have 0.
+///
+/// # Panics
+/// If there are fewer scores than shares.
+pub fn shares(scores: &[f32], chosen: usize, shares: &mut [f32]) {
+    const TAKEN: f32 = 1.0;
+    shares.fill(0.0);
+    let mut top = f32::MIN;
+    for n in 0..chosen {
+        let mut best: Option<usize> = None;
+        for expert in (0..shares.len()).filter(|&expert| shares[expert] != TAKEN) {
+            if best.is_none_or(|best| scores[expert] > scores[best]) {
+                best = Some(expert);
+            }
+        }
+        let Some(best) = best else { break };
+        shares[best] = TAKEN;
+        top = if n == 0 { scores[best] } else { top };
+    }
+    let mut total = 0u32;
+    for (share, score) in shares.iter_mut().zip(scores).filter(|(share, _)| **share == TAKEN) {
+        let z = round_to_integer(((top - score) * LOG2E_Q15 as f32).min(DEEPEST));
+        let weight = exp2_q24(z as u32);
+        total += weight;
+        *share = weight as f32;
+    }
+    // The highest has 2^24.
+    shares.iter_mut().for_each(|share| *share /= total as f32);
+}
+
 /// The 14-bit weight of a value: round(f32(e) · value_scale · ratio).
 #[inline(always)]
 pub fn probability(weight: u32, value_scale: f32, ratio: f32) -> i32 {

@@ -219,7 +219,8 @@ impl Session<'_, '_> {
         self.add_residual(index, layer, (TensorRole::FfnNorm, TensorRole::FfnOutputNorm), row, count)
     }
 
-    /// The rows that the feed-forward network adds.
+    /// The rows that the feed-forward network adds; a mixture's are at the front of `scratch_b`, the only destination of gated
+    /// networks.
     fn network(
         &mut self,
         index: usize,
@@ -232,6 +233,10 @@ impl Session<'_, '_> {
         let common = layer.norm_placement == NormPlacement::Common as u8;
         let of_network = if common { TensorRole::AttentionNorm } else { TensorRole::FfnNorm };
         let input = Input::Residual(self.norm_before(index, layer, of_network)?, row);
+        #[cfg(feature = "mixtures")]
+        if layer.is_mixture() {
+            return self.mixture(index, layer, input, count);
+        }
         let curve = self.curve(layer.activation)?;
         if layer.is_gated() {
             let gate = self.product(key(TensorRole::Gate), Destination::A)?;

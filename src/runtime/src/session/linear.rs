@@ -169,7 +169,7 @@ impl<'a> Session<'a, '_> {
     }
 
     /// Quantizes rows of an input.
-    fn quantize(&mut self, input: Input<'_>, width: Width, count: usize) -> Result<(), NumericRange> {
+    pub(super) fn quantize(&mut self, input: Input<'_>, width: Width, count: usize) -> Result<(), NumericRange> {
         let (kernels, buffers) = (self.kernels, &mut self.buffers);
         let hidden = self.scratch[0].row.len();
         let (norm, x, columns) = match input {
@@ -388,7 +388,7 @@ fn run_needed(
 
 /// Smallest number of tiles that a worker takes at a time: all with one worker; else few enough to balance the end of
 /// the product, enough bytes to pay for the synchronisation, and an even number, since kernels take tiles in pairs.
-fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
+pub(super) fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
     const LEAST_BYTES: usize = 16 * 1024;
     let tiles: usize = segments.iter().map(|segment| segment.tiles).sum();
     if workers == 1 {
