@@ -24,7 +24,7 @@ const MODEL: [(&str, Range<usize>); 4] =
 const EXIT_HEADS: usize = 8;
 
 /// Kept bytes of a layer record.
-const LAYER: [(&str, Range<usize>); 2] = [("stack", 42..43), ("reserved", 43..60)];
+const LAYER: [(&str, Range<usize>); 2] = [("stack", 42..43), ("reserved", 47..60)];
 /// The byte of a layer record that says whether it has a head.
 const EXIT_HEAD: usize = 41;
 /// The byte of a layer record that names how its keys and values are kept.

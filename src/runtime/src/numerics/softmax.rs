@@ -67,12 +67,39 @@ pub fn shares(scores: &[f32], chosen: usize, shares: &mut [f32]) {
         total += weight;
         *share = weight as f32;
     }
-    // The highest has 2^24.
-    shares.iter_mut().for_each(|share| *share /= total as f32);
+    // The highest has 2^24, unless it is no number: then nothing has a share.
+    shares.iter_mut().for_each(|share| *share /= total.max(1) as f32);
 }
 
 /// The 14-bit weight of a value: round(f32(e) · value_scale · ratio).
 #[inline(always)]
 pub fn probability(weight: u32, value_scale: f32, ratio: f32) -> i32 {
     round_to_integer(weight as i32 as f32 * value_scale * ratio)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_the_softmax_of_the_chosen_scores_and_the_lower_of_equals_is_chosen() {
+        let scores = [1.5f32, -2.0, 3.0, 3.0, 0.25, 3.0];
+        let mut out = [9.0; 6];
+        shares(&scores, 2, &mut out);
+        assert_eq!(out, [0.0, 0.0, 0.5, 0.5, 0.0, 0.0]);
+        shares(&scores, 4, &mut out);
+        let sum: f64 = [1.5f64, 3.0, 3.0, 3.0].iter().map(|score| score.exp()).sum();
+        for (expert, score) in [(0, 1.5f64), (2, 3.0), (3, 3.0), (5, 3.0)] {
+            assert!((f64::from(out[expert]) - score.exp() / sum).abs() < 1e-4, "{expert}: {out:?}");
+        }
+        assert_eq!([out[1], out[4]], [0.0; 2]);
+        // The only one has everything, and what is far below the highest nothing.
+        shares(&scores, 1, &mut out);
+        assert_eq!(out, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+        let mut pair = [0.0; 2];
+        shares(&[100.0, -100.0], 2, &mut pair);
+        assert_eq!(pair, [1.0, 0.0]);
+        shares(&[f32::NAN, f32::NAN], 1, &mut pair);
+        assert_eq!(pair, [0.0, 0.0]);
+    }
 }
