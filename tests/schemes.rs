@@ -5,7 +5,7 @@
 use crate::reference::artifact_for;
 use crate::support::{golden_folders, name};
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::format::header::{MINOR_DRAFTS, MINOR_FAMILIES, MINOR_HEADS};
+use slm_runtime::format::header::{MINOR_DRAFTS, MINOR_FAMILIES, MINOR_HEADS, MINOR_MIXTURES};
 use slm_runtime::format::spec::CurveId;
 use slm_runtime::kernels::available;
 use slm_runtime::layout::Layout;
@@ -89,7 +89,13 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
             let of_heads = of_heads || labels || spec.output > 4 || spec.logit_cap != 0.0;
             let of_heads = of_heads || spec.embedding_width != 0 || spec.head_norm != 0;
             let of_families = of_families || (view.spec().output == 4 && view.spec().head_activation != 0);
-            let further = [(ring, MINOR_DRAFTS), (of_families, MINOR_FAMILIES), (of_heads, MINOR_HEADS)];
+            let mixture = (0..view.spec().layers as usize).any(|layer| view.layer(layer).is_mixture());
+            let further = [
+                (ring, MINOR_DRAFTS),
+                (of_families, MINOR_FAMILIES),
+                (of_heads, MINOR_HEADS),
+                (mixture, MINOR_MIXTURES),
+            ];
             let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);
             let expected = further.fold(def.storage.def().minor, u16::max);
             assert_eq!(minor, expected, "{about}");

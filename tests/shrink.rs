@@ -57,7 +57,9 @@ fn head_dim(teacher: &Model) -> usize {
 fn shapes(teacher: &Model) -> Vec<Wanted> {
     let family = families::FAMILIES.iter().find(|family| family.model_type == teacher.spec.family);
     let shared = family.expect("its row").widths.head_dim.is_none();
-    let ffn = Wanted { ffn: Some(40), ..Wanted::default() };
+    // Experts keep their width.
+    let mixture = teacher.spec.layers.iter().any(|layer| layer.ffn.mixture.is_some());
+    let ffn = Wanted { ffn: (!mixture).then_some(40), ..Wanted::default() };
     // Two of three layers, the second of two.
     let last = teacher.spec.layers.len() - 1;
     let (first, mut second) = if last > 1 { (vec![0, last], vec![last - 1, last]) } else { (vec![0], vec![last]) };
@@ -65,13 +67,18 @@ fn shapes(teacher: &Model) -> Vec<Wanted> {
     if teacher.spec.layers[0].norm_placement == NormPlacement::Network {
         second.clone_from(&first);
     }
-    let mut shapes = vec![ffn.clone(), Wanted { depth: Depth::Layers(first), ..ffn.clone() }];
+    let mut shapes = vec![Wanted { depth: Depth::Layers(first), heads: mixture.then_some(2), ..ffn.clone() }];
+    shapes.extend((!mixture).then(|| ffn.clone()));
     if !shared {
         shapes.push(Wanted { heads: Some(2), ..Wanted::default() });
         shapes.push(Wanted { heads: Some(2), key_heads: Some(2), ..Wanted::default() });
     }
     if teacher.spec.head != Head::Hidden && !teacher.spec.projects_embeddings() {
-        let hidden = if shared { 2 * head_dim(teacher) } else { 24 };
+        let hidden = match (shared, mixture) {
+            (true, _) => 2 * head_dim(teacher),
+            (false, true) => 32,
+            (false, false) => 24,
+        };
         shapes.push(Wanted { hidden: Some(hidden), ..Wanted::default() });
         shapes.push(Wanted { hidden: Some(hidden), depth: Depth::Layers(second), ..ffn });
     }

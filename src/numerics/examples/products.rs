@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release -p slm-numerics --example products
 
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
+
 use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
 use std::hint::black_box;
 use std::time::Instant;
