@@ -117,6 +117,7 @@ fn what_knows_no_experts_refuses_them_by_name() {
     let directory = workplace.path();
     train(directory, "--tokens 512 -o m");
     succeed(directory, "quantize m --scheme w8 --method rtn -o w8");
+    refused(directory, "quantize m --scheme w8 --method rtn --activations layers.0.ffn.up=a16 -o o", "of other widths");
     succeed(directory, "compile w8 --target cortex-m55 --context 96 -o w8.slm");
     refused(directory, "export w8 --format onnx -o o", "the experts of granitemoe");
     refused(directory, "export w8 --format gguf -o o.gguf", "granitemoe");

@@ -91,7 +91,7 @@ pub fn names_width(spec: &ModelSpec, wanted: &[Activations], id: LinearId) -> bo
 /// Every linear whose inputs are wider than 8 bits, the last match winning.
 ///
 /// # Errors
-/// A pattern that matches no linear.
+/// A pattern that matches no linear, and experts whose two first matrices would read other roundings of one input.
 pub fn widths(spec: &ModelSpec, wanted: &[Activations]) -> Result<BTreeMap<LinearId, Width>, PolicyError> {
     let linears: Vec<LinearId> =
         spec.matrices().into_iter().map(|(id, ..)| id).filter(|id| spec.multiplies(*id)).collect();
@@ -106,6 +106,12 @@ pub fn widths(spec: &ModelSpec, wanted: &[Activations]) -> Result<BTreeMap<Linea
         widths.extend(matched.into_iter().map(|id| (id, one.width)));
     }
     widths.retain(|_, width| *width != Width::Bits8);
+    for up in linears.into_iter().filter(|id| id.role == Role::Up && spec.mixture(*id).is_some()) {
+        let gate = LinearId { role: Role::Gate, ..up };
+        if widths.get(&gate) != widths.get(&up) {
+            return Err(PolicyError::ExpertWidths { gate, up });
+        }
+    }
     Ok(widths)
 }
 
@@ -134,6 +140,17 @@ pub enum PolicyError {
         keep: String,
         /// A name that exists.
         example: String,
+    },
+    /// Two matrices of an expert would read two roundings.
+    #[error(
+        "--activations gives `{gate}` and `{up}` inputs of other widths; the experts of a mixture read one: \
+         name both (--activations 'layers.*.ffn.*=a16')"
+    )]
+    ExpertWidths {
+        /// One.
+        gate: LinearId,
+        /// The other.
+        up: LinearId,
     },
     /// The pattern selects nothing that is multiplied with inputs.
     #[error(

@@ -10,7 +10,7 @@ use super::spec::{
     NormPlacement, Output, Pooling, QueryKeyNorm, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
-use super::tensor::{TensorPart, TensorRecord, TensorRole};
+use super::tensor::{TensorKey, TensorPart, TensorRecord, TensorRole};
 use super::text_tables::TextTables;
 use super::{FormatError, Record};
 use crate::kernels::Width;
@@ -269,6 +269,22 @@ impl<'a> ArtifactView<'a> {
         })?;
         if expected + second_parts != self.tensor_count() {
             return Err(FormatError::section(SectionKind::Tensors, "holds tensors the specification does not use"));
+        }
+        self.check_experts()
+    }
+
+    /// Both matrices that read an expert's input read one rounding of it.
+    fn check_experts(&self) -> Result<(), FormatError> {
+        for index in (0..self.spec.layers as usize).filter(|&index| self.layer(index).is_mixture()) {
+            let width = |role| {
+                let key = TensorKey::layer(index, role, TensorPart::Weight);
+                let record = self.first_record(key).ok_or(FormatError::MissingTensor(key))?;
+                Ok((record, self.tensor_record(record).activation_bits))
+            };
+            let ((_, gate), (record, up)) = (width(TensorRole::Gate)?, width(TensorRole::Up)?);
+            if gate != up {
+                return Err(FormatError::Tensor(record as u32, "an expert's gate and up differ in activations"));
+            }
         }
         Ok(())
     }
