@@ -125,7 +125,7 @@ fn what_knows_no_experts_refuses_them_by_name() {
     refused(directory, "estimate w8.slm --target cortex-m55 --detail", "mixtures of experts");
     let text = text("home.txt");
     let student = format!("distill --teacher m --ffn 64 --data {} --tokens 512 -o s", text.display());
-    refused(directory, &student, "students that keep the width of their experts");
+    refused(directory, &student, "whose 6 experts keep their width, 64");
     // Fewer layers keep the experts, and channels of experts are not reordered.
     let student = format!("distill --teacher m --layers 0 --data {} --tokens 512 --window 64 -o s", text.display());
     assert_eq!(json(directory, &student)["schema"], json!("slmc.train/1"));

@@ -231,7 +231,8 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
 /// The first linear of a feed-forward network that is not of the pattern.
 pub fn not_sparse(spec: &ModelSpec, sparsity: &Sparsity, pattern: NmPattern) -> Option<LinearId> {
     let mut ffn = spec.matrices().into_iter().map(|(id, ..)| id).filter(|id| id.role.class() == Class::Ffn);
-    ffn.find(|id| sparsity.get(id) != Some(&pattern))
+    // What scores experts stays dense.
+    ffn.find(|id| id.role != Role::Router && sparsity.get(id) != Some(&pattern))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::model::spec::{Head, LayerSpec, ModelSpec};
 use crate::model::transform::Sparsity;
 use crate::progress::Progress;
 use crate::target::Target;
+use slm_runtime::format::spec::EXPERT_STEP;
 
 /// What bounds a student; one bound at least, and all hold.
 #[derive(Clone, Debug)]
@@ -126,7 +127,7 @@ impl Goal {
                 let free = !shares && wanted.heads.is_none() && teacher.layers.iter().any(|l| l.attention().is_some());
                 free.then_some(1)
             }),
-            ffn: Some(wanted.ffn.unwrap_or_else(|| widths_of(own.ffn, step_of(own.ffn))[0])),
+            ffn: inner_widths(wanted, teacher).first().copied(),
             hidden: (hidden != own.hidden).then_some(hidden),
         };
         let widths = least.widths(teacher)?;
@@ -159,6 +160,20 @@ fn step_of(whole: usize) -> usize {
     if whole >= 4 * GROUP { GROUP } else { (whole / 8).max(1).next_power_of_two().min(GROUP) }
 }
 
+/// Widths of networks to choose from. Experts keep theirs.
+fn inner_widths(wanted: &Wanted, teacher: &ModelSpec) -> Vec<usize> {
+    let own = Widths::of(teacher).ffn;
+    match wanted.ffn {
+        Some(ffn) => vec![ffn],
+        None if has_experts(teacher) => vec![own],
+        None => widths_of(own, step_of(own)),
+    }
+}
+
+fn has_experts(teacher: &ModelSpec) -> bool {
+    teacher.layers.iter().any(|layer| layer.ffn.mixture.is_some())
+}
+
 /// Hidden widths to choose from.
 fn hidden_widths(wanted: &Wanted, teacher: &ModelSpec) -> Vec<usize> {
     let own = Widths::of(teacher);
@@ -172,6 +187,11 @@ fn hidden_widths(wanted: &Wanted, teacher: &ModelSpec) -> Vec<usize> {
     let head_dim = teacher.layers.iter().find_map(LayerSpec::attention).map(|attention| attention.head_dim);
     match head_dim.filter(|_| shares_width(teacher.family)) {
         Some(head_dim) => (1..=own.heads).map(|heads| heads * head_dim).collect(),
+        None if has_experts(teacher) => {
+            let mut widths = widths_of(own.hidden, step_of(own.hidden));
+            widths.retain(|width| width.is_multiple_of(EXPERT_STEP));
+            widths
+        }
         None => widths_of(own.hidden, step_of(own.hidden)),
     }
 }
@@ -336,10 +356,7 @@ impl Search<'_> {
         let importance = self.bench.importance;
         let teacher = &self.bench.teacher.spec;
         let (heads, hidden) = (self.heads(), hidden_widths(self.wanted, &self.bench.teacher.spec));
-        let ffn = match self.wanted.ffn {
-            Some(ffn) => vec![ffn],
-            None => widths_of(self.own.ffn, step_of(self.own.ffn)),
-        };
+        let ffn = inner_widths(self.wanted, teacher);
         progress.begin("measuring dimensions", 3 * CUTS.len() as u64, "widths");
         let inner: Vec<&[f64]> = importance.layers.iter().map(|layer| &layer.ffn[..]).collect();
         let of_heads: Vec<&[f64]> = importance.layers.iter().map(|layer| &layer.heads[..]).collect();

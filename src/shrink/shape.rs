@@ -2,7 +2,7 @@
 //! feed-forward network and the residual stream. What is not asked for stays as it is in the teacher.
 
 use crate::model::families::Widths;
-use crate::model::spec::{Head, LayerSpec, ModelSpec};
+use crate::model::spec::{Head, LayerSpec, Mixture, ModelSpec};
 use crate::train::student::{LayerError, take_layers};
 use serde::Serialize;
 
@@ -37,6 +37,19 @@ pub struct Wanted {
 /// A shape that no student of the teacher can have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ShapeError {
+    /// Experts keep their width.
+    #[error(
+        "--ffn {ffn}: the teacher's feed-forward networks are mixtures, whose {experts} experts keep their width, {width}; leave \
+         --ffn out"
+    )]
+    Experts {
+        /// Asked for.
+        ffn: usize,
+        /// The teacher's experts.
+        experts: usize,
+        /// The width of each.
+        width: usize,
+    },
     /// Nothing, or more than the teacher has.
     #[error("--{option} {found}: the teacher has {most} {what}; ask for 1 to {most}")]
     OutOfRange {
@@ -170,6 +183,12 @@ impl Wanted {
             ("hidden-width", self.hidden, own.hidden, "hidden channels"),
         ] {
             asked.map_or(Ok(()), |asked| in_range(option, asked, most, what))?;
+        }
+        let mixture = teacher.layers.iter().find_map(|layer| layer.ffn.mixture);
+        if let (Some(ffn), Some(Mixture { experts, .. })) = (self.ffn, mixture)
+            && ffn != own.ffn
+        {
+            return Err(ShapeError::Experts { ffn, experts, width: own.ffn / experts });
         }
         let family = teacher.family;
         let hidden = self.hidden.unwrap_or(own.hidden);

@@ -25,6 +25,7 @@ use crate::compile::sections::SectionBytes;
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
 use crate::formats;
+use crate::machine::available_memory_bytes;
 use crate::model::device::Backend;
 use crate::model::scheme::{Assignment, Preset, Width};
 use crate::model::size::stored_tensors;
@@ -196,6 +197,17 @@ impl Args {
     ) -> u64 {
         let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
         faults.check("", check_memory(run, rounding, "quantizing"));
+        let experts = spec.layers.iter().any(|layer| layer.ffn.mixture.is_some());
+        let there = available_memory_bytes().filter(|there| rounding > *there && run.max_ram.is_none());
+        if let (true, Method::Gptq, Some(there)) = (experts, self.rounding.method, there) {
+            faults.add(
+                "method",
+                anyhow!(
+                    "gptq keeps the second moments of the inner channels of all experts together, about {rounding} bytes of memory \
+                     where {there} are free; pass --method search"
+                ),
+            );
+        }
         let Some(computed_by) = computed_by else { return rounding };
         let scope = Scope::default();
         if self.qat {

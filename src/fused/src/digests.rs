@@ -8,6 +8,7 @@ use crate::embedding::{Embedding, embed};
 use crate::head::{Answers, SampledRows, TeacherRows, Weighting, losses};
 use crate::hidden::{Comparison, Form, distance};
 use crate::linear::{Linear, linear};
+use crate::mixture::weigh;
 use crate::node::{Value, slice, tensor};
 use crate::norm::{Norm, NormKind, Segment, norm};
 use crate::relations::{Layout, Related, relations};
@@ -171,6 +172,14 @@ fn operations_have_the_recorded_bits() {
         ("RMSNorm from one", norm_of(NormKind::RmsOnePlus)),
         ("LayerNorm", norm_of(NormKind::Layer)),
         (
+            "experts",
+            digest(80, |input, trained| {
+                let router = Linear { matrix: trained.weight(5 * 80), bias: None, cap: None };
+                let scores = linear(input, vec![router], None);
+                weigh(input, &scores, 2)
+            }),
+        ),
+        (
             "linear",
             digest(70, |input, trained| {
                 let mut of = |count: usize, bias: bool| Linear {
@@ -232,6 +241,7 @@ embedding: bf4beb2ca5db16f9
 RMSNorm of heads: 2584eae79eafa5d0
 RMSNorm from one: bfc222965578b992
 LayerNorm: aff83defba92f1e7
+experts: dc8ff32091c9432e
 linear: 2d12ac8f1a1aaf62
 causal attention: b03e1172d03ea30a
 attention in a window: 97db18544b6b1bbc

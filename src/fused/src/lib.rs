@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`node`] | how an operation enters burn's graph |
 //! | [`weights`] | weights shared by all parts of a batch, and the sums of their gradients |
-//! | [`linear`], [`norm`], [`activation`], [`attention`], [`convolution`], [`embedding`] | the operations |
+//! | [`linear`], [`norm`], [`activation`], [`attention`], [`convolution`], [`mixture`], [`embedding`] | the operations |
 //! | [`head`], [`hidden`], [`relations`] | the losses: of the last product, of hidden states, and of relations |
 
 pub mod activation;
@@ -19,6 +19,7 @@ pub mod embedding;
 pub mod head;
 pub mod hidden;
 pub mod linear;
+pub mod mixture;
 pub mod node;
 pub mod norm;
 pub mod relations;

@@ -1,9 +1,10 @@
-//! What the channels of a mixture's experts are multiplied with ([`crate::model::spec::Mixture`]): which experts a token has is
-//! read from its scores, and is no part of what gradients flow through; the softmax of the chosen scores is.
+//! What the channels of a mixture's experts are multiplied with ([`crate::model::spec::Mixture`]), by burn's operations: which
+//! experts a token has is read from its scores, and is no part of what gradients flow through; the softmax of the chosen scores
+//! is. On flex it is one operation with the product, [`slm_fused::mixture`].
 
 use crate::model::spec::Mixture;
 use burn::tensor::{Tensor, TensorData, activation};
-use std::cmp::Ordering;
+use slm_fused::mixture::choose;
 
 /// Shares of inner channels, (batch, length, width), from scores (batch, length, experts).
 pub(super) fn shares(scores: Tensor<3>, mixture: Mixture, width: usize) -> Tensor<3> {
@@ -12,21 +13,12 @@ pub(super) fn shares(scores: Tensor<3>, mixture: Mixture, width: usize) -> Tenso
     let values = scores.to_data().convert::<f32>();
     let rows = values.as_slice::<f32>().unwrap_or_else(|_| unreachable!("the data were converted"));
     for (row, hidden) in rows.chunks_exact(experts).zip(hidden.chunks_exact_mut(experts)) {
-        chosen(row, mixture.chosen).into_iter().for_each(|expert| hidden[expert] = 0.0);
+        choose(row, mixture.chosen).into_iter().for_each(|expert| hidden[expert] = 0.0);
     }
     let hidden = Tensor::from_data(TensorData::new(hidden, [batch, length, experts]), &scores.device());
     let shares = activation::softmax(scores + hidden, 2);
     let of_one = width / experts;
     shares.unsqueeze_dim::<4>(3).expand([batch, length, experts, of_one]).reshape([batch, length, width])
-}
-
-/// The `count` experts with the highest scores, of equal ones the lower, from the highest score on.
-fn chosen(scores: &[f32], count: usize) -> Vec<usize> {
-    let mut experts: Vec<usize> = (0..scores.len()).collect();
-    // Stable: equal scores stay in the order of their experts.
-    experts.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(Ordering::Equal));
-    experts.truncate(count);
-    experts
 }
 
 #[cfg(test)]

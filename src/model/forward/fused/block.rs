@@ -6,7 +6,6 @@ use super::{Context, FusedForward, Tables, function, kind};
 use crate::model::forward::Observer;
 use crate::model::forward::block::{attend, heads_apart, rotate};
 use crate::model::forward::layer::Operations;
-use crate::model::forward::mixture::shares;
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm, QueryKeyNorm};
 use burn::tensor::{Tensor, TensorData};
@@ -14,6 +13,7 @@ use slm_fused::activation::activate;
 use slm_fused::attention::cached::attention_after;
 use slm_fused::attention::{Shape, attention};
 use slm_fused::convolution::{Kernel, convolve, without_padding};
+use slm_fused::mixture::weigh;
 use slm_fused::node::Value;
 use slm_fused::norm::{Segment, norm};
 
@@ -91,10 +91,7 @@ impl Operations for FusedForward<'_> {
         let inner = self.linear(&input, if spec.gated { &ids } else { &ids[1..] }, None, observer);
         let inner = activate(&inner, function(spec.activation), spec.gated);
         match scored {
-            Some((mixture, scores)) => {
-                let shares = shares(scores.into_tensor::<3>(), mixture, spec.width);
-                value_of(inner.into_tensor::<3>() * shares)
-            }
+            Some((mixture, scores)) => weigh(&inner, &scores, mixture.chosen),
             None => inner,
         }
     }
