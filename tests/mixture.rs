@@ -101,7 +101,7 @@ fn a_toy_learns_and_its_artifact_reads_the_chosen_experts_alone() {
 
 /// Which experts a token has is read from scores whose bits do not depend on threads, and so is the order of all sums.
 #[test]
-fn training_gives_the_same_bytes_for_any_number_of_threads() {
+fn training_gives_the_same_bytes_for_any_number_of_threads_and_recomputed() {
     let workplace = workplace();
     let directory = workplace.path();
     for threads in [1, 3] {
@@ -109,6 +109,8 @@ fn training_gives_the_same_bytes_for_any_number_of_threads() {
     }
     let bytes = |name: &str| fs::read(directory.join(name).join("model.safetensors")).expect("the model is there");
     assert!(bytes("m1") == bytes("m3"));
+    train(directory, "--tokens 4096 --recompute -o again");
+    assert!(bytes("m1") == bytes("again"));
 }
 
 #[test]

@@ -199,6 +199,6 @@ mod tests {
             let more = all.read(vec![0; TEXTS * spec.context]);
             assert!(matches!(more, Err(BatchError::TooLong { .. })), "{}", folder.display());
         }
-        assert_eq!(decoders, 30);
+        assert_eq!(decoders, 32);
     }
 }
