@@ -86,10 +86,20 @@ pub enum SelectionError {
         /// The first it matches.
         id: LinearId,
     },
+    /// Nothing but what scores experts.
+    #[error(
+        "--only {pattern}: selects `{id}`, which scores the experts of a mixture and stays dense; prune the experts (--only ffn)"
+    )]
+    OnlyRouters {
+        /// As given.
+        pattern: String,
+        /// The first it matches.
+        id: LinearId,
+    },
 }
 
 /// The linears that any of the patterns select, in forward order: globs and aliases over names, and `all` for every
-/// linear of a layer. Embedding tables are never among them.
+/// linear of a layer. Embedding tables and what scores experts are never among them.
 ///
 /// # Errors
 /// A pattern that selects no linear.
@@ -99,7 +109,6 @@ pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, Se
         "all" => id.role.in_layer(),
         _ => matches(pattern, id),
     };
-    // Nor is what scores experts.
     let table = |id: &LinearId| id.role.class() == Class::Embedding || id.role == Role::Router;
     for pattern in patterns {
         let matched: Vec<LinearId> = matrices.iter().copied().filter(|id| selects(pattern, *id)).collect();
@@ -108,6 +117,9 @@ pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, Se
                 let example = matrices.iter().find(|id| id.role.class() == Class::Ffn).map(ToString::to_string);
                 let (pattern, example) = (pattern.clone(), example.unwrap_or_default());
                 return Err(SelectionError::MatchesNothing { pattern, example });
+            }
+            Some(&id) if matched.iter().all(|id| id.role == Role::Router) => {
+                return Err(SelectionError::OnlyRouters { pattern: pattern.clone(), id });
             }
             Some(&id) if matched.iter().all(table) => {
                 return Err(SelectionError::OnlyTables { pattern: pattern.clone(), id });
