@@ -128,7 +128,11 @@ fn what_knows_no_experts_refuses_them_by_name() {
     let text = text("home.txt");
     let student = format!("distill --teacher m --ffn 64 --data {} --tokens 512 -o s", text.display());
     refused(directory, &student, "whose 6 experts keep their width, 64");
-    refused(directory, "prune m --pattern 2:4 --only layers.*.ffn.router -o o", "scores the experts of a mixture");
+    refused(
+        directory,
+        "prune m --pattern 2:4 --method magnitude --only layers.*.ffn.router -o o",
+        "scores the experts of a mixture",
+    );
     // Fewer layers keep the experts, and channels of experts are not reordered.
     let student = format!("distill --teacher m --layers 0 --data {} --tokens 512 --window 64 -o s", text.display());
     assert_eq!(json(directory, &student)["schema"], json!("slmc.train/1"));
