@@ -85,7 +85,7 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
         } as u8,
         ffn: if layer.ffn.gated { FfnKind::Gated } else { FfnKind::Plain } as u8,
         activation: curve_id(layer.ffn.activation) as u8,
-        ffn_width: (layer.ffn.width / layer.ffn.mixture.map_or(1, |mixture| mixture.experts)) as u32,
+        ffn_width: (layer.ffn.width / layer.ffn.experts()) as u32,
         experts: layer.ffn.mixture.map_or(0, |mixture| mixture.experts as u16),
         chosen: layer.ffn.mixture.map_or(0, |mixture| mixture.chosen as u16),
         epsilon: layer.norm.epsilon as f32,

@@ -88,8 +88,8 @@ pub struct ResidencyPlan {
 pub enum ResidencyError {
     /// Some tensors are never streamed.
     #[error(
-        "--resident {given}: norms, biases, other small tensors and the experts of mixtures always stay in RAM and take {least} bytes; \
-         pass --resident {least} or more, or --resident least"
+        "--resident {given}: norms, biases, other small tensors and the experts of mixtures always stay in RAM and take \
+         {least} bytes; pass --resident {least} or more, or --resident least"
     )]
     TooFew {
         /// Bytes asked for.

@@ -234,6 +234,11 @@ impl FfnSpec {
     pub fn plain(width: usize, gated: bool, activation: Activation) -> Self {
         FfnSpec { width, gated, activation, bias: false, mixture: None }
     }
+
+    /// Its experts; 1 where the network is one.
+    pub fn experts(&self) -> usize {
+        self.mixture.map_or(1, |mixture| mixture.experts)
+    }
 }
 
 /// One layer.
@@ -467,6 +472,11 @@ impl ModelSpec {
     /// Whether embeddings are projected to the width of the residual stream.
     pub fn projects_embeddings(&self) -> bool {
         self.embedding_width != self.hidden
+    }
+
+    /// Whether a layer's network is a mixture of experts.
+    pub fn has_experts(&self) -> bool {
+        self.layers.iter().any(|layer| layer.ffn.mixture.is_some())
     }
 
     /// Most tokens of a text: of an artifact the context, unless another is asked for.

@@ -165,13 +165,9 @@ fn inner_widths(wanted: &Wanted, teacher: &ModelSpec) -> Vec<usize> {
     let own = Widths::of(teacher).ffn;
     match wanted.ffn {
         Some(ffn) => vec![ffn],
-        None if has_experts(teacher) => vec![own],
+        None if teacher.has_experts() => vec![own],
         None => widths_of(own, step_of(own)),
     }
-}
-
-fn has_experts(teacher: &ModelSpec) -> bool {
-    teacher.layers.iter().any(|layer| layer.ffn.mixture.is_some())
 }
 
 /// Hidden widths to choose from.
@@ -187,7 +183,7 @@ fn hidden_widths(wanted: &Wanted, teacher: &ModelSpec) -> Vec<usize> {
     let head_dim = teacher.layers.iter().find_map(LayerSpec::attention).map(|attention| attention.head_dim);
     match head_dim.filter(|_| shares_width(teacher.family)) {
         Some(head_dim) => (1..=own.heads).map(|heads| heads * head_dim).collect(),
-        None if has_experts(teacher) => {
+        None if teacher.has_experts() => {
             let mut widths = widths_of(own.hidden, step_of(own.hidden));
             widths.retain(|width| width.is_multiple_of(EXPERT_STEP));
             widths

@@ -197,9 +197,8 @@ impl Args {
     ) -> u64 {
         let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
         faults.check("", check_memory(run, rounding, "quantizing"));
-        let experts = spec.layers.iter().any(|layer| layer.ffn.mixture.is_some());
         let there = available_memory_bytes().filter(|there| rounding > *there && run.max_ram.is_none());
-        if let (true, Method::Gptq, Some(there)) = (experts, self.rounding.method, there) {
+        if let (true, Method::Gptq, Some(there)) = (spec.has_experts(), self.rounding.method, there) {
             faults.add(
                 "method",
                 anyhow!(

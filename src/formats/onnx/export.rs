@@ -137,7 +137,7 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         let why = "its graphs have layers of attention alone; export the model as safetensors, or compile it";
         return not_said(format!("the short convolutions of {}", spec.family), why);
     }
-    if spec.layers.iter().any(|layer| layer.ffn.mixture.is_some()) {
+    if spec.has_experts() {
         let why = "its graphs have one network a layer; export the model as safetensors, or compile it";
         return not_said(format!("the experts of {}", spec.family), why);
     }

@@ -6,7 +6,7 @@
 //! c = softmax over the chosen scores s                ds[e] = c[e] (dc[e] − Σ c dc)
 //! ```
 //!
-//! Which experts are chosen is no part of what gradients flow through.
+//! The choice itself has no gradient.
 
 use crate::node::{Value, record, recycle, slice, tensor};
 use rayon::prelude::*;

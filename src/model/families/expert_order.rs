@@ -18,12 +18,12 @@ pub struct ExpertOrder {
 }
 
 impl ExpertOrder {
-    /// Of matrices whose rows are inner channels.
+    /// Matrices whose rows are inner channels.
     pub(super) fn of_rows(experts: usize) -> Self {
         ExpertOrder { experts, columns: false }
     }
 
-    /// Of the matrix whose columns are.
+    /// The matrix whose columns are inner channels.
     pub(super) fn of_columns(experts: usize) -> Self {
         ExpertOrder { experts, columns: true }
     }

@@ -100,16 +100,15 @@ fn attention_of(spec: &ModelSpec) -> Option<&AttentionSpec> {
 pub fn with_widths(config: &Config, widths: Widths) -> Result<Config, ConfigError> {
     let family = Family::of(config)?;
     let before = family.read(config)?;
-    if widths == Widths::of(&before) {
+    let own = Widths::of(&before);
+    if widths == own {
         return Ok(config.clone());
     }
     let keys = family.widths;
-    let of_first = Widths::of(&before);
-    let mixture = before.layers.first().and_then(|layer| layer.ffn.mixture);
-    if mixture.is_some() && widths.ffn != of_first.ffn {
+    if before.has_experts() && widths.ffn != own.ffn {
         return Err(config.unsupported(keys.ffn, family.model_type, "students that keep the width of their experts"));
     }
-    let of_one = widths.ffn / mixture.map_or(1, |mixture| mixture.experts);
+    let of_one = widths.ffn / before.layers.first().map_or(1, |layer| layer.ffn.experts());
     let mut map = config.map().clone();
     without_exits(&mut map);
     let head_dim = attention_of(&before).map(|attention| attention.head_dim);

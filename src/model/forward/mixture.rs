@@ -1,6 +1,5 @@
-//! What the channels of a mixture's experts are multiplied with ([`crate::model::spec::Mixture`]), by burn's operations: which
-//! experts a token has is read from its scores, and is no part of what gradients flow through; the softmax of the chosen scores
-//! is. On flex it is one operation with the product, [`slm_fused::mixture`].
+//! What the channels of a mixture's experts are multiplied with ([`crate::model::spec::Mixture`]), by burn's operations.
+//! Experts are chosen by their scores, and the choice has no gradient; the softmax of the chosen scores has. On flex it is one operation with the product, [`slm_fused::mixture`].
 
 use crate::model::spec::Mixture;
 use burn::tensor::{Tensor, TensorData, activation};
