@@ -46,7 +46,7 @@ pub struct WidthReport {
     pub before: Cost,
     /// Cost of the artifact that was written.
     pub after: Cost,
-    /// Items, or kinds of them, that were tried.
+    /// Trials of an item, or of one kind of them.
     pub tried: usize,
     /// Those that paid for their time.
     pub widened: Vec<String>,

@@ -3,8 +3,11 @@
 //! divergence is above its share of the time, by more than the error of the measurement.
 //!
 //! ```text
-//! gain / D > SLOWDOWN · bytes of the item / bytes of all items,   D the divergence with 8-bit activations throughout
+//! gain / D > SLOWDOWN · bytes of the item / bytes of all items,   D the divergence so far
 //! ```
+//!
+//! Beside the items of the first pass the others are tried once more: D is smaller then, and the error with it, since what
+//! the widened items added to every sample is gone.
 
 use super::cost;
 use super::error::AllocationError;
@@ -22,6 +25,8 @@ use crate::progress::Progress;
 const SLOWDOWN: f64 = 0.6;
 /// Items up to which each is tried; of larger models all items of a kind are tried together.
 const MOST_TRIALS: usize = 64;
+/// Passes through the items; one that widens none is the last.
+const MOST_PASSES: usize = 3;
 
 /// Widens items of `quantized` where it pays, and reports the trials. `pinned` are the linears whose widths were asked for.
 ///
@@ -34,42 +39,52 @@ pub fn widen(
     quantized: &mut Model,
     progress: &dyn Progress,
 ) -> Result<WidthReport, AllocationError> {
-    let candidates = candidates(quantized, items, pinned);
-    progress.begin("measuring 16-bit activations", candidates.len() as u64 + 1, "variants");
-    let narrow = probe.artifact(quantized)?;
-    progress.advance(1);
+    let mut candidates = candidates(quantized, items, pinned);
     let all: u64 = items.iter().map(bytes).sum();
-    let (divergence, _) = mean_and_error(&narrow);
-    let mut report =
-        WidthReport { before: cost(&narrow), after: cost(&narrow), tried: candidates.len(), widened: Vec::new() };
-    let mut widened = Vec::new();
-    for (name, members, bytes) in candidates {
-        let mut wide = quantized.clone();
-        set(&mut wide, &members);
-        let gain = difference(&narrow, &probe.artifact(&wide)?);
-        let (gain, error) = mean_and_error(&gain);
-        let price = SLOWDOWN * bytes as f64 / all.max(1) as f64 * divergence;
-        if gain - error.unwrap_or(0.0) > price {
-            report.widened.push(name);
-            widened.extend(members);
+    let mut now = probe.artifact(quantized)?;
+    let mut report = WidthReport { before: cost(&now), after: cost(&now), tried: 0, widened: Vec::new() };
+    for _ in 0..MOST_PASSES {
+        progress.begin("measuring 16-bit activations", candidates.len() as u64, "variants");
+        let (divergence, _) = mean_and_error(&now);
+        let (mut taken, mut others) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let mut wide = quantized.clone();
+            set(&mut wide, &candidate.linears);
+            let (gain, error) = mean_and_error(&difference(&now, &probe.artifact(&wide)?));
+            let price = SLOWDOWN * candidate.bytes as f64 / all.max(1) as f64 * divergence;
+            let pays = gain - error.unwrap_or(0.0) > price;
+            if pays { &mut taken } else { &mut others }.push(candidate);
+            report.tried += 1;
+            progress.advance(1);
         }
-        progress.advance(1);
-    }
-    progress.finish();
-    if !widened.is_empty() {
-        set(quantized, &widened);
-        report.after = cost(&probe.artifact(quantized)?);
+        progress.finish();
+        if taken.is_empty() {
+            break;
+        }
+        for candidate in taken {
+            set(quantized, &candidate.linears);
+            report.widened.push(candidate.name);
+        }
+        now = probe.artifact(quantized)?;
+        report.after = cost(&now);
+        candidates = others;
     }
     Ok(report)
+}
+
+/// What is widened together: an item, or of many items all of one kind.
+struct Candidate {
+    name: String,
+    linears: Vec<LinearId>,
+    bytes: u64,
 }
 
 fn bytes(item: &Item) -> u64 {
     item.codings.last().map_or(0, |coding| coding.bytes)
 }
 
-/// Name, linears and bytes of each candidate: an item, or of many items all of one kind.
-fn candidates(model: &Model, items: &[Item], pinned: &dyn Fn(LinearId) -> bool) -> Vec<(String, Vec<LinearId>, u64)> {
-    let mut out: Vec<(String, Vec<LinearId>, u64)> = Vec::new();
+fn candidates(model: &Model, items: &[Item], pinned: &dyn Fn(LinearId) -> bool) -> Vec<Candidate> {
+    let mut out: Vec<Candidate> = Vec::new();
     let free = |item: &&Item| item.members.iter().all(|id| model.spec.multiplies(*id) && !pinned(*id));
     let free: Vec<&Item> = items.iter().filter(free).collect();
     for item in &free {
@@ -78,12 +93,12 @@ fn candidates(model: &Model, items: &[Item], pinned: &dyn Fn(LinearId) -> bool) 
             _ => name.to_owned(),
         };
         let name = kind(&item.name);
-        match out.iter_mut().find(|(other, ..)| *other == name) {
-            Some((_, members, sum)) => {
-                members.extend(&item.members);
-                *sum += bytes(item);
+        match out.iter_mut().find(|other| other.name == name) {
+            Some(candidate) => {
+                candidate.linears.extend(&item.members);
+                candidate.bytes += bytes(item);
             }
-            None => out.push((name, item.members.clone(), bytes(item))),
+            None => out.push(Candidate { name, linears: item.members.clone(), bytes: bytes(item) }),
         }
     }
     out

@@ -264,7 +264,7 @@ impl Stage for Quantize {
     type Options = Checked;
     const NAME: &'static str = "quantize";
     const MAKES: Product = Product::Quantized;
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Sometimes;
     const MEASURES: Measures = Measures { own: &[], also: &["weight_bytes"] };
