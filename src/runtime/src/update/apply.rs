@@ -1,11 +1,12 @@
 //! Makes the new artifact in the slot that is not active.
 //!
-//! 1. The package's head, the new header page (trusted, its counter not below the device's, of the same product line) and the
-//!    chunk list are checked: a refused update costs these bytes and writes nothing.
+//! 1. The package's head, the new header page (trusted, its counter not below the device's nor the active artifact's, of the
+//!    same product line) and the chunk list are checked: a refused update costs these bytes and writes nothing.
 //! 2. What the slot holds already is hashed: the leaves that are there are kept, which makes an interrupted update go on. An
-//!    erase block with anything else in it is erased, and all that lies in it is written again.
-//! 3. The chunk list is written, then leaf by leaf what the records give. A leaf is made in memory, compared with its digest,
-//!    written and read back. Then comes the header page.
+//!    erase block with anything else in it, or that cannot be read, is erased, and all that lies in it is written again.
+//! 3. The chunk list is written, and its root compared as it stands in flash: the package may answer otherwise when it is read
+//!    again. Then leaf by leaf what the records give: a leaf is made in memory, compared with its digest, written and read
+//!    back; one that was kept is compared too. Then comes the header page.
 //! 4. The slot record names the slot as a trial.
 
 use super::error::UpdateError;
@@ -15,7 +16,7 @@ use super::leaves::{Base, make_leaf};
 use super::memory::Workspace;
 use super::package::{Head, RecordHead};
 use super::slots::{Slots, Trial, Trust};
-use crate::format::chunks::ENTRY_BYTES;
+use crate::format::chunks::{ENTRY_BYTES, Leaf};
 use crate::format::header::{HEADER_BYTES, Header};
 use crate::format::tree::{leaf_digest, root};
 use crate::layout::ALIGNMENT;
@@ -98,7 +99,8 @@ pub fn apply(device: Device<'_>, memory: &mut [u8]) -> Result<Applied, UpdateErr
     if !trust(page) {
         return Err(UpdateError::Untrusted);
     }
-    let counter = protected.counter()?;
+    // The active artifact is confirmed, also where its counter has not reached the device yet.
+    let counter = protected.counter()?.max(base.geometry.header().security_counter);
     if header.security_counter < counter {
         return Err(UpdateError::Rollback { device: counter, artifact: header.security_counter });
     }
@@ -120,6 +122,7 @@ pub fn apply(device: Device<'_>, memory: &mut [u8]) -> Result<Applied, UpdateErr
     if is_dirty(dirty, writer.unit_of_list()) {
         writer.write_list(package, &head, buffer)?;
     }
+    writer.check_list(&header.chunks_root)?;
     let mut at = head.records_start();
     for index in new.order() {
         let mut start = [0; RecordHead::BYTES];
@@ -138,6 +141,8 @@ pub fn apply(device: Device<'_>, memory: &mut [u8]) -> Result<Applied, UpdateErr
                 return Err(UpdateError::Leaf(index));
             }
             writer.write(leaf.offset, leaf.bytes as usize, buffer)?;
+        } else if !writer.holds_leaf(&leaf, index, buffer)? {
+            return Err(UpdateError::Leaf(index));
         }
         at = data + u64::from(record.bytes);
     }
@@ -265,19 +270,18 @@ impl Writer<'_> {
         let same = if unit == self.unit_of_list() {
             self.list_is_there(package, head)?
         } else if unit == PAGE {
-            self.holds(0, page)?
+            self.holds(0, page)
         } else {
             let found = &mut buffer[..extent.bytes as usize];
-            self.flash.read(self.slot, extent.offset, found)?;
             let mut digest = [0; ENTRY_BYTES];
             let index = (unit - PAGE - 1) as u64;
             package.read(head.list_start() + index * ENTRY_BYTES as u64, &mut digest)?;
-            leaf_digest(&Software, found) == digest
+            self.flash.read(self.slot, extent.offset, found).is_ok() && leaf_digest(&Software, found) == digest
         };
         let mut at = extent.end();
         while same && at < padded {
             let piece = (padded - at).min(ALIGNMENT as u64) as usize;
-            if !self.holds(at, &[0; ALIGNMENT][..piece])? {
+            if !self.holds(at, &[0; ALIGNMENT][..piece]) {
                 return Ok(false);
             }
             at += piece as u64;
@@ -289,24 +293,44 @@ impl Writer<'_> {
         for index in 0..head.leaves {
             let mut digest = [0; ENTRY_BYTES];
             package.read(head.list_start() + u64::from(index) * ENTRY_BYTES as u64, &mut digest)?;
-            if self.digest(index)? != digest {
+            if self.digest(index) != Ok(digest) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Whether flash holds these bytes.
-    fn holds(&mut self, offset: u64, bytes: &[u8]) -> Result<bool, UpdateError> {
-        let mut found = [0; ALIGNMENT];
-        for (n, piece) in bytes.chunks(ALIGNMENT).enumerate() {
-            let found = &mut found[..piece.len()];
-            self.flash.read(self.slot, offset + (n * ALIGNMENT) as u64, found)?;
-            if found != piece {
-                return Ok(false);
-            }
+    /// Compares the root over the chunk list in flash with the one that the page states.
+    fn check_list(&mut self, stated: &Digest) -> Result<(), UpdateError> {
+        let mut failed = false;
+        let digests = (0..self.new.leaves()).map(|index| {
+            let digest = self.digest(index);
+            failed |= digest.is_err();
+            digest.unwrap_or_default()
+        });
+        let found = root(digests, &Software);
+        match (failed, found == *stated) {
+            (true, _) => Err(UpdateError::Device),
+            (false, true) => Ok(()),
+            (false, false) => Err(UpdateError::ChunkList),
         }
-        Ok(true)
+    }
+
+    /// Whether the leaf in flash is that of the chunk list in flash.
+    fn holds_leaf(&mut self, leaf: &Leaf, index: u32, buffer: &mut [u8]) -> Result<bool, UpdateError> {
+        let found = &mut buffer[..leaf.bytes as usize];
+        self.flash.read(self.slot, leaf.offset, found)?;
+        Ok(leaf_digest(&Software, found) == self.digest(index)?)
+    }
+
+    /// Whether flash holds these bytes: not where they cannot be read, as flash with error correction answers where power
+    /// failed in a write.
+    fn holds(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        let mut found = [0; ALIGNMENT];
+        bytes.chunks(ALIGNMENT).enumerate().all(|(n, piece)| {
+            let found = &mut found[..piece.len()];
+            self.flash.read(self.slot, offset + (n * ALIGNMENT) as u64, found).is_ok() && found == piece
+        })
     }
 
     /// Erases every block that a dirty unit lies in, once.
@@ -363,6 +387,6 @@ impl Writer<'_> {
             return Ok(());
         }
         self.flash.write(self.slot, offset, bytes)?;
-        if self.holds(offset, bytes)? { Ok(()) } else { Err(UpdateError::Written { offset }) }
+        if self.holds(offset, bytes) { Ok(()) } else { Err(UpdateError::Written { offset }) }
     }
 }

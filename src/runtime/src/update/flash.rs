@@ -38,7 +38,7 @@ pub trait Flash {
     /// Bytes that one erasure clears: a power of two, at least 64.
     fn erase_block_bytes(&self) -> u32;
 
-    /// Reads from any offset.
+    /// Reads from any offset. Where power failed in a write, flash with error correction may refuse: that place is written anew.
     fn read(&mut self, slot: Slot, offset: u64, into: &mut [u8]) -> Result<(), DeviceFailed>;
 
     /// Clears the erase block that begins at `offset`.

@@ -8,8 +8,9 @@
 //! confirm   after the self-test and the health check         active = the trial's slot; then the counter advances
 //! ```
 //!
-//! The security counter moves nowhere else: before confirmation the way back is always open, after it never. Where power
-//! failed between the two steps of a confirmation, the next boot repeats the second.
+//! The security counter moves nowhere else: before confirmation the way back is always open, after it never. Where the second
+//! step of a confirmation failed or power did before it, [`confirm`] again or the next boot repeats it; until then an update
+//! must not be older than the active artifact, whatever the counter says.
 
 use super::error::UpdateError;
 use super::flash::{Flash, Protected, RECORD_BYTES, Slot};
@@ -107,12 +108,16 @@ fn prefix(digest: &Digest) -> [u8; PREFIX] {
 }
 
 impl Slots {
-    /// The newest sound record.
+    /// The newest sound record. A copy that cannot be read, as flash with error correction answers where power failed in a
+    /// write, is like one that is not sound.
     pub fn read(protected: &mut dyn Protected) -> Result<Slots, UpdateError> {
-        let mut newest: Option<Slots> = None;
+        let (mut newest, mut fault) = (None::<Slots>, UpdateError::NoRecord);
         for copy in 0..COPIES {
             let mut bytes = [0; RECORD_BYTES];
-            protected.read_record(copy, &mut bytes)?;
+            if let Err(unreadable) = protected.read_record(copy, &mut bytes) {
+                fault = unreadable.into();
+                continue;
+            }
             let Some(found) = Slots::from_bytes(&bytes, copy) else { continue };
             // Sequences wrap: the later of two neighbours is the one that is less than half of all ahead.
             let later = |than: &Slots| (found.sequence.wrapping_sub(than.sequence) as i32) > 0;
@@ -120,7 +125,7 @@ impl Slots {
                 newest = Some(found);
             }
         }
-        newest.ok_or(UpdateError::NoRecord)
+        newest.ok_or(fault)
     }
 
     fn from_bytes(bytes: &[u8; RECORD_BYTES], copy: usize) -> Option<Slots> {
@@ -180,11 +185,13 @@ impl Slots {
     }
 }
 
-/// Writes the first record of a device: the slot that its first artifact lies in, and that artifact's device digest.
+/// Writes the first record of a device: the slot that its first artifact lies in, and that artifact's device digest. Of a device
+/// that had records before, they are older than this one.
 pub fn install(protected: &mut dyn Protected, slot: Slot, device_digest: &Digest) -> Result<Slots, UpdateError> {
     let mut artifacts = [[0; PREFIX]; 2];
     artifacts[slot as usize] = prefix(device_digest);
-    Slots { active: slot, trial: Trial::None, tries_left: 0, artifacts, sequence: 0, copy: 1 }.write(protected)
+    let (sequence, copy) = Slots::read(protected).map_or((0, 1), |before| (before.sequence, before.copy));
+    Slots { active: slot, trial: Trial::None, tries_left: 0, artifacts, sequence, copy }.write(protected)
 }
 
 /// Chooses the slot to run, and takes one of a trial's tries. `page` is memory for a header page. What lies in the slot is
@@ -198,7 +205,8 @@ pub fn boot(
     let mut slots = Slots::read(protected)?;
     if slots.trial != Trial::None {
         let slot = slots.active.other();
-        if slots.tries_left > 0 && slots.holds(slot, &digest_in(flash, slot)?) {
+        let is_there = digest_in(flash, slot).is_ok_and(|digest| slots.holds(slot, &digest));
+        if slots.tries_left > 0 && is_there {
             slots.trial = Trial::Running;
             slots.tries_left -= 1;
             slots.write(protected)?;
@@ -231,7 +239,8 @@ fn digest_in(flash: &mut dyn Flash, slot: Slot) -> Result<Digest, UpdateError> {
 
 /// Confirms the trial that runs: `artifact` is what lies in its slot, opened and verified. First the golden prompts are run, in
 /// the memory of a session, then the caller's own check; where both hold, the trial's slot becomes the active one and the
-/// security counter advances to the artifact's. Where one fails, nothing changed: [`reject`] the trial, or try again.
+/// security counter advances to the artifact's. Where one fails, nothing changed: [`reject`] the trial, or try again. Where the
+/// counter could not be advanced the slot is the active one already: the same call, or the next boot, advances it.
 pub fn confirm(
     protected: &mut dyn Protected,
     artifact: &ArtifactView<'_>,
@@ -239,6 +248,9 @@ pub fn confirm(
     memory: &mut [u8],
     healthy: &mut dyn FnMut() -> bool,
 ) -> Result<Slots, UpdateError> {
+    if let Some(slots) = advanced(protected, artifact.header())? {
+        return Ok(slots);
+    }
     let slots = trial_of(protected, artifact.header())?;
     if golden_digest(artifact, kernels, memory) != Ok(artifact.golden_digest()) {
         return Err(UpdateError::SelfTest);
@@ -247,6 +259,18 @@ pub fn confirm(
         return Err(UpdateError::Health);
     }
     settle(protected, slots, artifact.header().security_counter)
+}
+
+/// Advances the counter to that of the active artifact, where a confirmation of it ended before that; `None` where nothing was
+/// left to do.
+pub(super) fn advanced(protected: &mut dyn Protected, header: &Header) -> Result<Option<Slots>, UpdateError> {
+    let slots = Slots::read(protected)?;
+    let confirmed = slots.trial == Trial::None && slots.holds(slots.active, &header.device_digest);
+    if !confirmed || header.security_counter <= protected.counter()? {
+        return Ok(None);
+    }
+    protected.advance_counter(header.security_counter)?;
+    Ok(Some(slots))
 }
 
 /// The slots, where an artifact with this header runs on trial.

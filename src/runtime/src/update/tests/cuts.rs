@@ -5,7 +5,7 @@ use super::device::{Chip, Vault};
 use super::packer::package;
 use super::*;
 use crate::update::package::Op;
-use crate::update::slots::{settle, trial_of};
+use crate::update::slots::{advanced, settle, trial_of};
 
 const CUTS: u32 = 10_000;
 const SLOT_BYTES: usize = 96 << 10;
@@ -40,6 +40,7 @@ struct Tally {
 }
 
 impl World {
+    /// Every second size of block is of flash with error correction.
     fn new(block: usize) -> World {
         let versions = versions();
         let packages = versions
@@ -49,6 +50,9 @@ impl World {
             })
             .collect();
         let (mut chip, mut vault) = (Chip::new(SLOT_BYTES, block, block as u64), Vault::new(77));
+        if block % 1024 == 512 || block == 16 << 10 {
+            (chip, vault) = (chip.correcting(), vault.correcting());
+        }
         chip.put(Slot::A, &versions[0]);
         install(&mut vault, Slot::A, &Header::from_bytes(&versions[0]).device_digest).expect("the first record");
         World { versions, packages, chip, vault, draws: Draws::new(block as u64) }
@@ -214,6 +218,52 @@ fn a_trial_that_is_never_confirmed_ends_after_three_boots() {
     let device =
         Device { package: &mut source, flash: &mut world.chip, protected: &mut world.vault, trust: &mut |_| true };
     assert_eq!(apply(device, &mut memory), Err(UpdateError::TrialRuns));
+}
+
+#[test]
+fn a_counter_that_could_not_be_raised_holds_all_the_same() {
+    let mut world = World::new(512);
+    let mut memory = vec![0; 1 << 17];
+    let apply_to = |world: &mut World, from: usize, to: usize, memory: &mut [u8]| {
+        let mut source = &world.packages[from][to][..];
+        apply(
+            Device {
+                package: &mut source,
+                flash: &mut world.chip,
+                protected: &mut world.vault,
+                trust: &mut |_: &[u8; HEADER_BYTES]| true,
+            },
+            memory,
+        )
+    };
+    apply_to(&mut world, 0, 4, &mut memory).expect("it applies");
+    world.boot().expect("it boots");
+    let header = Header::from_bytes(&world.versions[4]);
+    let slots = trial_of(&mut world.vault, &header).expect("it runs on trial");
+    world.vault.busy = true;
+    assert_eq!(settle(&mut world.vault, slots, header.security_counter), Err(UpdateError::Device));
+    // What was confirmed stands: an older version is refused before the counter says so.
+    assert_eq!(world.vault.counter, 0);
+    let refused = apply_to(&mut world, 4, 5, &mut memory);
+    assert_eq!(refused, Err(UpdateError::Rollback { device: 3, artifact: 2 }));
+    assert_eq!(advanced(&mut world.vault, &header), Err(UpdateError::Device));
+    world.vault.busy = false;
+    assert_eq!(advanced(&mut world.vault, &header).map(|slots| slots.map(|slots| slots.active)), Ok(Some(Slot::B)));
+    assert_eq!(world.vault.counter, 3);
+    assert_eq!(advanced(&mut world.vault, &header), Ok(None));
+}
+
+#[test]
+fn a_device_that_is_installed_again_runs_what_was_installed() {
+    let mut world = World::new(512);
+    let digest = |version: usize| Header::from_bytes(&world.versions[version]).device_digest;
+    let digests = [digest(0), digest(1)];
+    for _ in 0..57 {
+        install(&mut world.vault, Slot::A, &digests[0]).expect("a record");
+    }
+    let installed = install(&mut world.vault, Slot::B, &digests[1]).expect("a record");
+    assert_eq!(Slots::read(&mut world.vault), Ok(installed));
+    assert!(installed.active == Slot::B && installed.holds(Slot::B, &digests[1]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A device whose power fails after some number of writes. A write or an erasure that it interrupts leaves any bytes where it
-//! was; one that did not begin leaves what there was. Writing what is not erased is a fault of the caller and ends the test.
+//! was, which flash with error correction refuses to read; one that did not begin leaves what there was. Writing what is not
+//! erased is a fault of the caller and ends the test.
 
 use super::Draws;
 use crate::update::{DeviceFailed, Flash, Protected, RECORD_BYTES, Slot};
@@ -11,6 +12,9 @@ pub(super) struct Chip {
     pub(super) slots: [Vec<u8>; 2],
     /// For each 64 bytes: whether they were erased and not written since.
     erased: [Vec<bool>; 2],
+    /// For each 64 bytes, with error correction: whether what is there was torn.
+    torn: [Vec<bool>; 2],
+    corrects: bool,
     block: usize,
     power: Power,
 }
@@ -64,8 +68,14 @@ impl Power {
 impl Chip {
     pub(super) fn new(slot_bytes: usize, block: usize, stream: u64) -> Self {
         let garbage = |n| Draws::new(stream + n).bytes(slot_bytes);
-        let erased = || vec![false; slot_bytes / 64];
-        Chip { slots: [garbage(1), garbage(2)], erased: [erased(), erased()], block, power: Power::new(stream) }
+        let none = || [vec![false; slot_bytes / 64], vec![false; slot_bytes / 64]];
+        let slots = [garbage(1), garbage(2)];
+        Chip { slots, erased: none(), torn: none(), corrects: false, block, power: Power::new(stream) }
+    }
+
+    /// Flash with error correction.
+    pub(super) fn correcting(self) -> Self {
+        Chip { corrects: true, ..self }
     }
 
     /// An artifact put into a slot at the factory.
@@ -91,7 +101,11 @@ impl Flash for Chip {
         if self.power.off {
             return Err(DeviceFailed);
         }
-        into.copy_from_slice(&self.slots[slot as usize][offset as usize..][..into.len()]);
+        let (from, to) = (offset as usize, offset as usize + into.len());
+        if self.corrects && self.torn[slot as usize][from / 64..to.div_ceil(64)].contains(&true) {
+            return Err(DeviceFailed);
+        }
+        into.copy_from_slice(&self.slots[slot as usize][from..to]);
         Ok(())
     }
 
@@ -107,6 +121,7 @@ impl Flash for Chip {
             self.power.tear(bytes, &cleared);
         }
         self.erased[slot as usize][range.start / 64..range.end / 64].fill(whole);
+        self.torn[slot as usize][range.start / 64..range.end / 64].fill(!whole);
         if whole { Ok(()) } else { Err(DeviceFailed) }
     }
 
@@ -121,6 +136,7 @@ impl Flash for Chip {
             let place = &mut self.slots[slot as usize][at..at + 64];
             if !whole {
                 self.power.tear(place, piece);
+                self.torn[slot as usize][at / 64] = true;
                 return Err(DeviceFailed);
             }
             place.copy_from_slice(piece);
@@ -134,23 +150,36 @@ impl Flash for Chip {
 pub(super) struct Vault {
     pub(super) records: [[u8; RECORD_BYTES]; 2],
     pub(super) counter: u64,
+    /// With error correction: copies that were torn.
+    torn: [bool; 2],
+    corrects: bool,
+    /// Whether the counter answers that it is busy.
+    pub(super) busy: bool,
     pub(super) power: Power,
 }
 
 impl Vault {
     pub(super) fn new(stream: u64) -> Self {
-        Vault { records: [[0xff; RECORD_BYTES]; 2], counter: 0, power: Power::new(stream) }
+        let records = [[0xff; RECORD_BYTES]; 2];
+        Vault { records, counter: 0, torn: [false; 2], corrects: false, busy: false, power: Power::new(stream) }
+    }
+
+    /// Memory with error correction.
+    pub(super) fn correcting(self) -> Self {
+        Vault { corrects: true, ..self }
     }
 }
 
 impl Protected for Vault {
     fn read_record(&mut self, copy: usize, into: &mut [u8; RECORD_BYTES]) -> Result<(), DeviceFailed> {
         *into = self.records[copy];
-        if self.power.off { Err(DeviceFailed) } else { Ok(()) }
+        if self.power.off || self.corrects && self.torn[copy] { Err(DeviceFailed) } else { Ok(()) }
     }
 
     fn write_record(&mut self, copy: usize, record: &[u8; RECORD_BYTES]) -> Result<(), DeviceFailed> {
-        if self.power.step()? {
+        let whole = self.power.step()?;
+        self.torn[copy] = !whole;
+        if whole {
             self.records[copy] = *record;
             return Ok(());
         }
@@ -164,7 +193,7 @@ impl Protected for Vault {
 
     fn advance_counter(&mut self, to: u64) -> Result<(), DeviceFailed> {
         assert!(to > self.counter, "the counter goes from {} to {to}", self.counter);
-        if self.power.step()? {
+        if self.power.step()? && !self.busy {
             self.counter = to;
             return Ok(());
         }

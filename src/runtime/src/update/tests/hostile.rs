@@ -48,6 +48,53 @@ impl Bench {
     }
 }
 
+/// A package whose chunk list is another from the second time on that it is read.
+struct TwoFaced<'p> {
+    first: &'p [u8],
+    then: &'p [u8],
+    list: core::ops::Range<u64>,
+    reads: u64,
+}
+
+impl Package for TwoFaced<'_> {
+    fn bytes(&self) -> u64 {
+        self.first.len() as u64
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DeviceFailed> {
+        let entries = (self.list.end - self.list.start) / 32;
+        let mut from = self.first;
+        if self.list.contains(&offset) {
+            self.reads += 1;
+            from = if self.reads > entries { self.then } else { self.first };
+        }
+        from.read(offset, into)
+    }
+}
+
+#[test]
+fn a_list_that_is_another_when_it_is_read_again_is_refused() {
+    let bench = bench();
+    let head = Head::from_bytes(&bench.package);
+    let list = head.list_start()..head.list_start() + u64::from(head.leaves) * 32;
+    let mut forged = bench.package.clone();
+    forged[list.start as usize] ^= 1;
+    let (mut chip, mut vault) = (Chip::new(SLOT_BYTES, 1024, 8), Vault::new(4));
+    chip.put(Slot::A, &bench.old);
+    install(&mut vault, Slot::A, &Header::from_bytes(&bench.old).device_digest).expect("a record");
+    let records = vault.records;
+    let mut package = TwoFaced { first: &bench.package, then: &forged, list, reads: 0 };
+    let mut memory = vec![0; required_bytes(&mut package).expect("a sound head")];
+    let device = Device {
+        package: &mut package,
+        flash: &mut chip,
+        protected: &mut vault,
+        trust: &mut |_: &[u8; HEADER_BYTES]| true,
+    };
+    assert_eq!(apply(device, &mut memory), Err(UpdateError::ChunkList));
+    assert_eq!(vault.records, records, "a trial was recorded");
+}
+
 fn changed(bytes: &[u8], at: usize, to: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[at..at + to.len()].copy_from_slice(to);
