@@ -343,7 +343,7 @@ fn prefix_section(artifact: &[u8], tokens: &[u32]) -> Result<Option<Vec<u8>>, Co
         Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice()).map_err(CompileError::Prefix)?;
     session.read(tokens).map_err(CompileError::Prefix)?;
     let mut snapshot = vec![0; session.snapshot_bytes() as usize];
-    session.save(&mut snapshot).map_err(CompileError::Snapshot)?;
+    session.save_prefix(&mut snapshot).map_err(CompileError::Snapshot)?;
     let numbers = std::iter::once(tokens.len() as u32).chain(tokens.iter().copied());
     Ok(Some(numbers.flat_map(u32::to_le_bytes).chain(snapshot).collect()))
 }

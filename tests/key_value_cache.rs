@@ -18,6 +18,7 @@ use slmc::compile::AskedSections;
 use slmc::compile::kv::KvFormat;
 use slmc::formats::open_model;
 use slmc::model::scheme::QuantScheme;
+use slmc::model::spec::{AttentionSpec, Mixer};
 use slmc::target::Target;
 use std::path::Path;
 
@@ -182,6 +183,20 @@ fn snapshots_that_are_changed_or_of_another_model_are_refused() {
     let mut session = Session::new(&view, &SCALAR, memory.as_mut_slice()).expect("the memory is right");
     assert_eq!(session.restore(&snapshot), Err(SnapshotError::OtherModel));
     assert_eq!(session.restore(b"SLMC"), Err(SnapshotError::NotASnapshot));
+    // The same weights and shapes, and keys turned by another table.
+    let mut model = open_model(&golden("llama-gqa-tied")).expect("it opens");
+    for layer in &mut model.spec.layers {
+        let Mixer::Attention(AttentionSpec { rotary: Some(rotary), .. }) = &mut layer.mixer else {
+            panic!("a layer without rotary positions")
+        };
+        rotary.theta *= 3.0;
+    }
+    let quantized = quantize_model(&model, QuantScheme::W8, QuantScheme::W8);
+    let other = fixture::compiled(&quantized, &Target::unlimited("test", Layout::R8K4Offset8), Some(CONTEXT)).bytes;
+    let view = ArtifactView::open(&other).expect("it is sound");
+    let mut memory = SessionMemory::for_artifact(&view);
+    let mut session = Session::new(&view, &SCALAR, memory.as_mut_slice()).expect("the memory is right");
+    assert_eq!(session.restore(&snapshot), Err(SnapshotError::OtherModel));
 }
 
 /// A model `q` with a chat template.

@@ -2,7 +2,7 @@
 //! with drafts that are right, wrong or nonsense. A sequence that was shortened goes on as if what was taken back had
 //! never been. What the artifact drafts by comes from `compile`.
 
-use crate::fixture::{self, Family, Size, compiled, quantized};
+use crate::fixture::{self, Family, Size, compiled, quantized, with_tokens};
 use crate::reference::quantize_model;
 use crate::support::{golden, json, refused, succeed};
 use slm_runtime::format::artifact::ArtifactView;
@@ -142,6 +142,24 @@ fn drafts_do_not_change_a_token() {
             }
         }
     }
+}
+
+#[test]
+fn more_rows_change_nothing_of_an_encoder() {
+    // As many tokens that a plan has the logits of a few positions.
+    let model = with_tokens(quantized(Family::BertMlm, Size::SMALL, Preset::W8), 40_000, QuantScheme::W8);
+    let bytes = compiled(&model, &Target::unlimited("test", LAYOUT), None).bytes;
+    let view = ArtifactView::open(&bytes).expect("it is sound");
+    assert!(view.spec().output_rows < 12, "{} rows", view.spec().output_rows);
+    let tokens: Vec<u32> = (4..16).collect();
+    let found = [1, 16].map(|rows| {
+        let mut memory = memory(&view, rows);
+        let mut session = Session::with_rows(&view, &SCALAR, rows, memory.as_mut_slice()).expect("the memory is right");
+        let mut found = Vec::new();
+        session.run(&tokens, &mut |_, row| found.extend(row.iter().map(|value| value.to_bits()))).expect("it runs");
+        found
+    });
+    assert!(found[0].len() == tokens.len() * 40_000 && found[0] == found[1]);
 }
 
 #[test]
@@ -292,6 +310,12 @@ fn what_cannot_draft_is_refused_by_name() {
     refused(directory, "compile q --target x86-64-v3 --draft drafted.slm -o x.slm", "carries a draft model itself");
     refused(directory, "compile q --target x86-64-v3 --draft other.slm -o x.slm", "compile it for that target");
     refused(directory, "compile q --target x86-64-v3 --draft text.txt -o x.slm", "text.txt");
+    succeed(directory, "keygen -o release");
+    json(directory, "sign plain.slm --key release.pem -o signed.slm");
+    refused(directory, "compile q --target x86-64-v3 --draft signed.slm -o x.slm", "it is signed");
+    succeed(directory, "keygen --type device -o device");
+    json(directory, "seal plain.slm --device-key device.key -o sealed.slm");
+    refused(directory, "compile q --target x86-64-v3 --draft sealed.slm -o x.slm", "its weights are sealed");
     // No letter follows another twice: every lap goes on by another step.
     let letter = |number: usize| char::from(b'a' + (number % 26) as u8);
     let once: String = [1, 3, 5, 7, 9].iter().flat_map(|step| (0..26).map(move |n| letter(n * step))).collect();

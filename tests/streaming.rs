@@ -5,14 +5,16 @@ use crate::fixture::{Family, Size, compiled_with, quantized, with_tokens};
 use crate::reference::quantize_model;
 use crate::support::{golden_folders, name};
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::format::header::{DEVICE_DIGEST, HEADER_BYTES, SectionKind};
+use slm_runtime::format::header::{
+    DEVICE_DIGEST, HEADER_BYTES, Header, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+};
 use slm_runtime::format::spec::MAX_CHUNK;
 use slm_runtime::format::verify::device_digest;
 use slm_runtime::kernels::{SCALAR, best};
 use slm_runtime::layout::Layout;
 use slm_runtime::sample::random_u64;
 use slm_runtime::self_test::golden_digest_by;
-use slm_runtime::session::{Session, SessionError};
+use slm_runtime::session::{Session, SessionError, SnapshotError};
 use slm_runtime::sha256::Software;
 use slm_runtime::streaming::{
     Check, Fault, OpenError, ReadError, Reader, Storage, Streamed, Traffic, TwoBuffers, sizes,
@@ -28,6 +30,7 @@ use slmc::progress::Silent;
 use slmc::target::Target;
 use slmc::trust::signing::{SigningFields, Slot, ToSign, runtime_key};
 use slmc::trust::{Algorithm, SecretKey};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn asked(resident: Resident, buffer_bytes: Option<u64>) -> AskedSections {
     AskedSections { streaming: Some(Streaming { resident, buffer_bytes }), ..AskedSections::default() }
@@ -255,6 +258,7 @@ fn bad_readers_are_named_and_the_session_goes_on_after_a_reset() {
     let key = SecretKey::generate(Algorithm::Ed25519).expect("random bytes");
     let plain = compiled_with(&model, &target(Layout::R4K4), None, asked(Resident::Least, None)).bytes;
     let expected = mapped(&plain);
+    let mut interrupted = 0;
     for (file, check) in [(plain.clone(), Check::Tensors), (signed(&plain, &key, None), Check::Structure)] {
         let sizes = sizes(&mut &file[..], &mut [0; HEADER_BYTES]).expect("sizes");
         let buffer = sizes.buffer_bytes as usize;
@@ -279,7 +283,10 @@ fn bad_readers_are_named_and_the_session_goes_on_after_a_reset() {
                     (Bad::Wrong, ReadError::Leaf { .. } | ReadError::Tensor(_)) => {}
                     _ => panic!("{at}"),
                 }
-                // Nothing goes on in the middle.
+                // Nothing goes on in the middle, and nothing that is in the middle is saved.
+                let saved = session.save(&mut vec![0; session.snapshot_bytes() as usize]);
+                assert!(matches!(saved, Ok(()) | Err(SnapshotError::Interrupted)), "{at}: {saved:?}");
+                interrupted += u32::from(saved.is_err());
                 assert_eq!(session.step(&[1]).map(|_| ()), Err(SessionError::Read(ReadError::Interrupted)), "{at}");
                 drop(session);
                 storage.left = usize::MAX;
@@ -287,6 +294,95 @@ fn bad_readers_are_named_and_the_session_goes_on_after_a_reset() {
                     Session::streamed(&loaded, best(view.layout()), &mut storage, own.as_mut_slice()).expect("fits");
                 assert!(outputs(&mut session, &tokens(&view)).as_ref() == Ok(&expected), "{at}: afterwards");
             }
+        }
+    }
+    assert!(interrupted > 10, "{interrupted}");
+}
+
+/// Buffers that something else has used, where that was said.
+struct Used<'m, 'f> {
+    inner: TwoBuffers<'m, &'f [u8]>,
+    said: &'m AtomicBool,
+}
+
+impl Used<'_, '_> {
+    fn use_them(&mut self) {
+        if self.said.swap(false, Ordering::Relaxed) {
+            (0..2).for_each(|number| self.inner.buffer(number).fill(0x55));
+        }
+    }
+}
+
+impl Reader for Used<'_, '_> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, Fault> {
+        self.inner.read(offset, buffer)
+    }
+}
+
+impl Storage for Used<'_, '_> {
+    fn buffer(&mut self, number: usize) -> &mut [u8] {
+        self.use_them();
+        self.inner.buffer(number)
+    }
+
+    fn fill(&mut self, number: usize, offset: u64, bytes: usize) -> Result<usize, Fault> {
+        self.use_them();
+        self.inner.fill(number, offset, bytes)
+    }
+}
+
+#[test]
+fn settled_buffers_serve_something_else() {
+    let model = quantized(Family::TiedLlama, Size::TINY, Preset::W8);
+    // Of one piece, which both ends of a step read, and of many.
+    for buffer in [Some(1 << 16), None] {
+        let bytes = compiled_with(&model, &target(Layout::R4K4), None, asked(Resident::Least, buffer)).bytes;
+        let found = sizes(&mut &bytes[..], &mut [0; HEADER_BYTES]).expect("sizes");
+        let (mut first, mut second) = (vec![0; found.buffer_bytes as usize], vec![0; found.buffer_bytes as usize]);
+        let said = AtomicBool::new(false);
+        let mut storage = Used { inner: TwoBuffers::new(&bytes[..], [&mut first, &mut second]), said: &said };
+        let mut memory = SessionMemory::of_bytes(found.memory_bytes());
+        let loaded = Streamed::open(&mut storage, memory.as_mut_slice(), &Software, Check::Structure).expect("opens");
+        let view = *loaded.artifact();
+        let (mut own, mut mapped_own) = (SessionMemory::for_artifact(&view), SessionMemory::for_artifact(&view));
+        let mapped = ArtifactView::open(&bytes).expect("sound");
+        let mut expected = Session::new(&mapped, best(view.layout()), mapped_own.as_mut_slice()).expect("a session");
+        let mut session =
+            Session::streamed(&loaded, best(view.layout()), &mut storage, own.as_mut_slice()).expect("fits");
+        for token in tokens(&view) {
+            let logits = expected.step(&[token]).expect("it runs");
+            assert!(session.step(&[token]).as_deref() == Ok(logits), "token {token}");
+            session.settle();
+            said.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_page_that_states_any_length_is_refused() {
+    let model = quantized(Family::TiedLlama, Size::TINY, Preset::W8);
+    let bytes = compiled_with(&model, &target(Layout::R4K4), None, asked(Resident::Least, None)).bytes;
+    for length in [u64::MAX, u64::MAX - 63, 1 << 63, (1 << 62) + 1] {
+        let mut page = bytes.clone();
+        let mut header = Header::from_bytes(&page);
+        (header.file_bytes, header.device_bytes) = (length, length);
+        page[..Header::BYTES].copy_from_slice(&header.to_bytes());
+        for number in 0..header.sections as usize {
+            let at = SECTION_TABLE_OFFSET + number * SectionRecord::BYTES;
+            let mut record = SectionRecord::from_bytes(&page[at..]);
+            record.offset = HEADER_BYTES as u64;
+            if [SectionKind::Functions, SectionKind::Weights].iter().any(|kind| *kind as u32 == record.kind) {
+                record.bytes = 0;
+            }
+            page[at..at + SectionRecord::BYTES].copy_from_slice(&record.to_bytes());
+        }
+        let refused = sizes(&mut &page[..], &mut [0; HEADER_BYTES]);
+        assert!(matches!(refused, Err(OpenError::Format(_))), "{length}: {refused:?}");
+        for memory_bytes in [0, HEADER_BYTES as u64, 1 << 16] {
+            let (mut first, mut second) = ([0; 4096], [0; 4096]);
+            let mut storage = TwoBuffers::new(&page[..], [&mut first, &mut second]);
+            let mut memory = SessionMemory::of_bytes(memory_bytes);
+            assert!(Streamed::open(&mut storage, memory.as_mut_slice(), &Software, Check::Tensors).is_err());
         }
     }
 }

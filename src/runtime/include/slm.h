@@ -122,7 +122,7 @@ typedef int32_t slm_status;
 #define SLM_NO_LOG_KEY    33 /* the log has no secret key */
 /* Statuses of weights in slow storage. */
 #define SLM_NO_PLAN       34 /* no plan for streaming, or buffers too small for its leaves */
-#define SLM_INTERRUPTED   35 /* an earlier read failed: reset the session */
+#define SLM_INTERRUPTED   35 /* an earlier step failed in the middle: reset the session */
 /* Statuses of updates. */
 #define SLM_PACKAGE       40 /* not a sound package, or it makes other bytes than were signed */
 #define SLM_BASE          41 /* made from another artifact than the active one */
@@ -444,7 +444,8 @@ slm_status slm_mark(slm_session *session);
 slm_status slm_truncate(slm_session *session, size_t positions);
 
 /* Bytes of a snapshot of the sequence; slm_save writes one, slm_restore takes it up in place of the sequence. SLM_SNAPSHOT
- * where it is of another model or damaged: the sequence is empty then. */
+ * where it is of another artifact or damaged: the sequence is empty then. slm_save gives SLM_INTERRUPTED after a step that failed
+ * in the middle of the sequence. */
 size_t slm_snapshot_bytes(slm_session *session);
 slm_status slm_save(slm_session *session, void *snapshot, size_t length);
 slm_status slm_restore(slm_session *session, const void *snapshot, size_t length);
@@ -467,7 +468,7 @@ size_t slm_encode_bytes(const slm_model *model, size_t length);
 slm_status slm_encode(const slm_model *model, const char *text, size_t length, uint32_t specials, void *memory,
                       size_t memory_length, uint32_t *tokens, size_t capacity, size_t *count);
 
-/* Begins a text; `at_start` is 1 at the start of a text, 0 where it continues one. */
+/* Begins a text; `at_start` is 1 at the start of a text, 0 where it continues one, or follows a grammar, which has every byte. */
 slm_status slm_decode_begin(slm_decoder *decoder, const slm_model *model, uint32_t at_start);
 
 /* The bytes that a token adds; they lie in the artifact and may be a part of a character. */
@@ -625,14 +626,15 @@ slm_status slm_streamed_open(slm_streamed *streamed, slm_model *model, const slm
 /* Message of the error of slm_streamed_open, as slm_model_error. */
 size_t slm_streamed_error(const slm_streamed *streamed, char *buffer, size_t capacity);
 
-/* Reads the whole file once and compares every digest. */
+/* Reads the whole file once and compares every digest, through the buffers: not between the steps of a session, or after
+ * slm_streamed_settle. */
 slm_status slm_streamed_verify(slm_streamed *streamed);
 
 /* Starts a session, in memory of slm_session_bytes_for; `rows` as there, 1 for one token after another. A streamed artifact has
  * one session at a time. SLM_READ, SLM_LEAF or SLM_DIGEST of a step: the session is to be reset before it goes on. */
 slm_status slm_streamed_init(slm_session **session, slm_streamed *streamed, void *memory, size_t length, size_t rows);
 
-/* slm_self_test of a streamed artifact. */
+/* slm_self_test of a streamed artifact; the buffers serve it as they serve slm_streamed_verify. */
 slm_status slm_streamed_self_test(slm_streamed *streamed, void *memory, size_t length);
 
 /* What a session has read so far. */
@@ -657,7 +659,7 @@ typedef struct slm_update_device {
     int32_t (*read)(void *user, uint32_t slot, uint64_t offset, void *into, size_t length);
     int32_t (*erase)(void *user, uint32_t slot, uint64_t offset); /* the block that begins there */
     int32_t (*write)(void *user, uint32_t slot, uint64_t offset, const void *bytes, size_t length); /* multiples of 64 */
-    int32_t (*read_record)(void *user, uint32_t copy, void *record); /* copy 0 or 1; SLM_RECORD_BYTES */
+    int32_t (*read_record)(void *user, uint32_t copy, void *record); /* copy 0 or 1; SLM_RECORD_BYTES; a copy may fail */
     int32_t (*write_record)(void *user, uint32_t copy, const void *record);
     int32_t (*read_counter)(void *user, uint64_t *counter);
     int32_t (*advance_counter)(void *user, uint64_t to); /* at once or not at all */
@@ -695,7 +697,8 @@ slm_status slm_update_apply(const slm_update_device *device, const slm_package *
 slm_status slm_update_boot(const slm_update_device *device, const slm_trust *trust, void *page, slm_boot *boot);
 
 /* Confirms the trial that runs, opened as `model`: runs its golden prompts in the memory of a session, asks `healthy` (1: it is),
- * makes its slot the active one and raises the counter. Where it fails nothing has changed. */
+ * makes its slot the active one and raises the counter. Where it fails nothing has changed, unless the slot was made the active one
+ * and advance_counter failed: the same call, or the next boot, raises the counter then. */
 slm_status slm_update_confirm(const slm_update_device *device, const slm_model *model, void *memory, size_t length,
                               uint32_t (*healthy)(void *user), void *user);
 

@@ -55,6 +55,8 @@ pub struct Session<'a, 'm> {
     length: usize,
     /// The most that there were since the sequence began: what a ring has lost goes by it.
     written: usize,
+    /// Whether no step failed after it had changed the cache: else a part of the layers has read what others have not.
+    whole: bool,
     /// Positions whose logits are computed together.
     rows: usize,
     /// The first position of an encoder's text that is of the second token type.
@@ -223,7 +225,8 @@ impl<'a, 'm> Session<'a, 'm> {
         let planned = artifact.spec().output_rows as usize;
         #[cfg(feature = "speculation")]
         let verified = if plan.history(2) > 0 { rows } else { rows.max(planned) };
-        let rows = rows.max(planned);
+        // A session of more rows has room for their logits where the plan has that of a language model alone.
+        let rows = if plan.wider_output(rows).is_some() { rows } else { planned };
         let artifact = *artifact;
         Ok(Session {
             artifact,
@@ -235,6 +238,7 @@ impl<'a, 'm> Session<'a, 'm> {
             cache,
             length: 0,
             written: 0,
+            whole: true,
             rows,
             second_type: usize::MAX,
             #[cfg(feature = "exits")]
@@ -261,7 +265,7 @@ impl<'a, 'm> Session<'a, 'm> {
 
     /// Clears the sequence.
     pub fn reset(&mut self) {
-        (self.length, self.written) = (0, 0);
+        (self.length, self.written, self.whole) = (0, 0, true);
         #[cfg(feature = "exits")]
         {
             self.left_after = 0;
@@ -391,6 +395,7 @@ impl<'a, 'm> Session<'a, 'm> {
         if let Some(pieces) = &self.pieces {
             pieces.check_whole()?;
         }
+        self.check_sequence()?;
         let spec = self.artifact.spec();
         if tokens.is_empty() {
             return Err(SessionError::Empty);
@@ -404,10 +409,16 @@ impl<'a, 'm> Session<'a, 'm> {
         Ok(())
     }
 
+    /// Whether the sequence may go on.
+    fn check_sequence(&self) -> Result<(), SessionError> {
+        if self.whole { Ok(()) } else { Err(SessionError::Interrupted) }
+    }
+
     /// Runs one chunk of a decoder's tokens through every layer; the residual rows remain for the head.
     fn read_chunk(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let first = self.length;
         self.embed(tokens, first, 0)?;
+        self.whole = false;
         let (mut cache_start, mut convolutions) = (0, Before::default());
         for index in 0..self.artifact.spec().layers as usize {
             let layer = self.layer(index);
@@ -424,6 +435,7 @@ impl<'a, 'm> Session<'a, 'm> {
         }
         self.length += tokens.len();
         self.written = self.written.max(self.length);
+        self.whole = true;
         Ok(())
     }
 

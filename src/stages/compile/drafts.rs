@@ -76,6 +76,16 @@ fn table(
 
 /// Whether an artifact can draft for the model that is compiled.
 fn check(draft: &ArtifactView<'_>, options: &CompileOptions, vocabulary: &[Vec<u8>]) -> Result<(), String> {
+    if draft.is_sealed() {
+        return Err(
+            "its weights are sealed, and nobody opens them within another artifact; pass the open one".to_owned()
+        );
+    }
+    if draft.header().chunk_shift != 0 {
+        return Err(
+            "it is signed; the artifact that carries it is what is signed: pass it as it was compiled".to_owned()
+        );
+    }
     if draft.spec().output != Output::LanguageModel as u8 {
         return Err("it is no decoder with logits of the next token".to_owned());
     }

@@ -11,6 +11,7 @@ impl From<SnapshotError> for Status {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Length { .. } => Status::Capacity,
+            SnapshotError::Interrupted => Status::Interrupted,
             _ => Status::Snapshot,
         }
     }

@@ -92,8 +92,7 @@ pub enum Status {
     /// The artifact has no plan for streaming, or one whose buffers do not take the leaves of its signature.
     #[cfg(any(test, feature = "streaming"))]
     NoPlan = 34,
-    /// An earlier read failed in the middle of the sequence.
-    #[cfg(any(test, feature = "streaming"))]
+    /// An earlier step failed in the middle of the sequence.
     Interrupted = 35,
     /// The package is not sound, or a leaf that it makes is not what was signed.
     #[cfg(any(test, feature = "update"))]
@@ -178,7 +177,6 @@ impl Status {
         Status::NoLogKey,
         #[cfg(any(test, feature = "streaming"))]
         Status::NoPlan,
-        #[cfg(any(test, feature = "streaming"))]
         Status::Interrupted,
         #[cfg(any(test, feature = "update"))]
         Status::Package,
@@ -258,8 +256,7 @@ impl Status {
             Status::NoPlan => {
                 c"the artifact has no plan for streaming, or buffers too small for its leaves; `slmc compile --resident` makes one"
             }
-            #[cfg(any(test, feature = "streaming"))]
-            Status::Interrupted => c"an earlier read failed in the middle of the sequence; reset the session",
+            Status::Interrupted => c"an earlier step failed in the middle of the sequence; reset the session",
             #[cfg(any(test, feature = "update"))]
             Status::Package => c"not a sound package, or it makes other bytes than were signed; fetch it again",
             #[cfg(any(test, feature = "update"))]
@@ -353,6 +350,7 @@ impl From<SessionError> for Status {
             SessionError::Empty => Status::Empty,
             SessionError::NumericRange { .. } => Status::Range,
             SessionError::Shortened { .. } => Status::Argument,
+            SessionError::Interrupted => Status::Interrupted,
             SessionError::Format(error) => error.into(),
             #[cfg(feature = "streaming")]
             SessionError::Read(error) => error.into(),

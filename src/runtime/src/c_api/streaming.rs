@@ -217,6 +217,9 @@ pub unsafe extern "C" fn slm_streamed_open(
         };
         // SAFETY: as the caller says.
         let mut storage = unsafe { functions(storage) }?;
+        // An earlier model in this place is of the memory that is written now.
+        // SAFETY: checked above.
+        let _ = unsafe { put_result(model, Err(crate::format::FormatError::NotAnArtifact)) };
         // SAFETY: as the caller says; the caller guarantees that the memory outlives the model.
         let memory: &'static mut [u8] = unsafe { array_mut(memory.cast::<u8>(), length) }?;
         let content = match trust.is_null() {

@@ -51,7 +51,11 @@ impl<'a> ArtifactView<'a> {
         if ArtifactView::has_section(content, SectionKind::Draft) {
             return Err(fault("is of a model that carries a draft model itself"));
         }
-        let draft = ArtifactView::open(content).map_err(|_| fault("is not a sound artifact"))?;
+        let draft = ArtifactView::open(content).map_err(|error| match error {
+            // What this build lacks is named.
+            FormatError::Feature(_) => error,
+            _ => fault("is not a sound artifact"),
+        })?;
         self.check_draft(&draft).map_err(fault)?;
         self.draft = Some(content);
         Ok(())

@@ -38,6 +38,8 @@ pub enum SessionError {
         /// The layer.
         layer: u32,
     },
+    /// An earlier step failed in the middle of the sequence, which must begin anew.
+    Interrupted,
     /// The artifact is not valid.
     Format(FormatError),
     /// Weights could not be read.
@@ -73,6 +75,7 @@ impl core::fmt::Display for SessionError {
             E::NumericRange { layer } => {
                 write!(f, "a value in layer {layer} reached 2^50 or is not a number: the model's weights are broken")
             }
+            E::Interrupted => f.write_str("an earlier step failed in the middle of the sequence; reset the session"),
             E::Format(error) => write!(f, "{error}"),
             #[cfg(feature = "streaming")]
             E::Read(error) => write!(f, "{error}"),

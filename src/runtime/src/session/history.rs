@@ -76,7 +76,7 @@ impl Session<'_, '_> {
     /// follow. Models without convolution need no mark.
     pub fn mark(&mut self) {
         self.history.mark = None;
-        if self.history.rows <= 1 || !self.is_decoder() {
+        if self.history.rows <= 1 || !self.is_decoder() || !self.whole {
             return;
         }
         let empty = self.length == 0;
@@ -95,7 +95,8 @@ impl Session<'_, '_> {
     ///
     /// # Errors
     /// [`SessionError::Shortened`] where convolutions have read more than the session keeps since the last
-    /// [`Session::mark`], or rings have lost what their windows would see.
+    /// [`Session::mark`], or rings have lost what their windows would see; [`SessionError::Interrupted`] after a step that failed
+    /// in the middle.
     pub fn truncate(&mut self, positions: usize) -> Result<(), SessionError> {
         if !self.is_decoder() {
             return Err(SessionError::NotADecoder);
@@ -107,6 +108,7 @@ impl Session<'_, '_> {
             self.reset();
             return Ok(());
         }
+        self.check_sequence()?;
         let kept = self.least_of_rings();
         if positions < kept {
             return Err(SessionError::Shortened { least: kept as u32 });

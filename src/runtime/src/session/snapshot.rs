@@ -1,13 +1,16 @@
 //! A decoder's sequence as bytes and back: what it has read need not be read again. Little-endian:
 //!
 //! ```text
-//! 0    magic "SLMSNAP1"
-//! 8    identity of the model (32): SHA-256 of its specification and of the root over its weights
+//! 0    magic "SLMSNAP2"
+//! 8    identity (32): the artifact's device digest
 //! 40   u32 positions | u32 most positions that there were since the sequence began
 //! 48   per layer with attention, head by head: keys, values | per head key scales, value scales; filled slots only
 //!      per layer with convolution: its last inputs, f32
 //! end  SHA-256 of all before
 //! ```
+//!
+//! What an artifact's sequences begin with is within the artifact, whose digest cannot be known before: there the magic is
+//! "SLMSNAP1", and the identity SHA-256 of the specification and of the root over the weights.
 //!
 //! A snapshot of another model, cut, or changed in a byte is refused. One that was made with intent has values in range,
 //! so that nothing but other logits comes of it.
@@ -21,7 +24,9 @@ use crate::sha256::{Digest, Sha256};
 use core::fmt;
 
 /// First bytes.
-const MAGIC: [u8; 8] = *b"SLMSNAP1";
+const MAGIC: [u8; 8] = *b"SLMSNAP2";
+/// First bytes of one that lies within its artifact.
+const MAGIC_OF_PREFIX: [u8; 8] = *b"SLMSNAP1";
 /// Bytes before the layers.
 const HEADER_BYTES: usize = 48;
 /// Bytes of the digest at the end.
@@ -38,6 +43,8 @@ pub enum SnapshotError {
     OtherModel,
     /// Its digest does not match, or a value is out of range: it was changed or damaged.
     Damaged,
+    /// A step failed in the middle of the sequence: it is no sequence that could be taken up.
+    Interrupted,
     /// The place for it has another length.
     Length {
         /// [`Session::snapshot_bytes`].
@@ -55,6 +62,9 @@ impl fmt::Display for SnapshotError {
                 f.write_str("the snapshot is of another artifact; read the sequence again with this one")
             }
             SnapshotError::Damaged => f.write_str("the snapshot was changed or damaged"),
+            SnapshotError::Interrupted => {
+                f.write_str("an earlier step failed in the middle of the sequence; reset the session")
+            }
             SnapshotError::Length { expected, actual } => {
                 write!(f, "a snapshot of this sequence has {expected} bytes, the place for it {actual}")
             }
@@ -159,15 +169,30 @@ impl Session<'_, '_> {
     /// Writes a snapshot of the sequence; `out` has exactly [`Session::snapshot_bytes`].
     ///
     /// # Errors
-    /// [`SnapshotError::Length`].
+    /// [`SnapshotError::Length`], [`SnapshotError::Interrupted`].
     pub fn save(&mut self, out: &mut [u8]) -> Result<(), SnapshotError> {
+        self.save_as(MAGIC, out)
+    }
+
+    /// Writes the snapshot that an artifact made of this one carries as what its sequences begin with.
+    ///
+    /// # Errors
+    /// As for [`Session::save`].
+    pub fn save_prefix(&mut self, out: &mut [u8]) -> Result<(), SnapshotError> {
+        self.save_as(MAGIC_OF_PREFIX, out)
+    }
+
+    fn save_as(&mut self, magic: [u8; 8], out: &mut [u8]) -> Result<(), SnapshotError> {
+        if !self.whole {
+            return Err(SnapshotError::Interrupted);
+        }
         let (expected, actual) = (self.snapshot_bytes(), out.len() as u64);
         if expected != actual || expected == 0 {
             return Err(SnapshotError::Length { expected, actual });
         }
         let (content, digest) = out.split_at_mut(out.len() - DIGEST_BYTES);
-        content[..8].copy_from_slice(&MAGIC);
-        content[8..40].copy_from_slice(&self.identity());
+        content[..8].copy_from_slice(&magic);
+        content[8..40].copy_from_slice(&self.identity(magic));
         content[40..44].copy_from_slice(&(self.length as u32).to_le_bytes());
         content[44..48].copy_from_slice(&(self.written as u32).to_le_bytes());
         let length = self.length;
@@ -181,13 +206,17 @@ impl Session<'_, '_> {
     /// # Errors
     /// [`SnapshotError`].
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        self.restore_as(MAGIC, snapshot)
+    }
+
+    fn restore_as(&mut self, magic: [u8; 8], snapshot: &[u8]) -> Result<(), SnapshotError> {
         self.reset();
         let length = snapshot.len().checked_sub(DIGEST_BYTES).filter(|&length| length >= HEADER_BYTES);
         let (content, digest) = snapshot.split_at(length.ok_or(SnapshotError::NotASnapshot)?);
-        if content[..8] != MAGIC || !self.is_decoder() {
+        if content[..8] != magic || !self.is_decoder() {
             return Err(SnapshotError::NotASnapshot);
         }
-        if content[8..40] != self.identity() {
+        if content[8..40] != self.identity(magic) {
             return Err(SnapshotError::OtherModel);
         }
         let number =
@@ -214,7 +243,7 @@ impl Session<'_, '_> {
     /// [`SnapshotError`] of a section that does not belong to the model.
     pub fn restore_prefix(&mut self) -> Result<usize, SnapshotError> {
         let Some(prefix) = self.artifact.prefix() else { return Ok(0) };
-        self.restore(prefix.snapshot)?;
+        self.restore_as(MAGIC_OF_PREFIX, prefix.snapshot)?;
         match self.length == prefix.tokens.len() {
             true => Ok(self.length),
             false => {
@@ -264,8 +293,11 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// What a snapshot must agree with: shapes and places of the cache, and the weights.
-    fn identity(&self) -> Digest {
+    /// What a snapshot must agree with: the artifact; within it shapes and places of the cache, and the weights.
+    fn identity(&self, magic: [u8; 8]) -> Digest {
+        if magic == MAGIC {
+            return self.artifact.header().device_digest;
+        }
         let mut hash = Sha256::new();
         hash.update(self.artifact.section(SectionKind::Spec).unwrap_or_default());
         hash.update(&self.artifact.header().weights_root);

@@ -34,7 +34,10 @@ impl Session<'_, '_> {
             self.mark();
         }
         self.read_chunk(tokens)?;
+        // Drafts that nobody has confirmed are in the sequence until they are taken back.
+        self.whole = false;
         self.head_rows(0, tokens.len())?;
+        self.whole = true;
         let width = self.artifact.spec().output_width as usize;
         let mut confirmed = 0;
         for logits in self.buffers.output[..tokens.len() * width].chunks_exact(width) {

@@ -127,6 +127,10 @@ impl Geometry {
         if header.encryption != 0 {
             return Err(OpenError::Sealed);
         }
+        // Room to add without overflow: nobody has compared this with the length of a file.
+        if header.device_bytes > 1 << 62 {
+            return Err(FormatError::Header("device_bytes").into());
+        }
         let table = page[SECTION_TABLE_OFFSET..].chunks_exact(SectionRecord::BYTES).take(header.sections as usize);
         let find = |kind: SectionKind| {
             let mut records = table.clone().map(SectionRecord::from_bytes);

@@ -138,14 +138,14 @@ impl<'m> Pieces<'m> {
         self.check
     }
 
-    /// Waits for what is being read.
+    /// Waits for what is being read, and holds nothing afterwards: the buffers may be used for something else, and what was
+    /// in them is read again when it is needed.
     pub(crate) fn settle(&mut self) {
         for number in 0..2 {
             if matches!(self.held[number], Held::Coming { .. }) {
-                // Read again when it is needed.
                 let _ = self.storage.finish(number);
-                self.held[number] = Held::Nothing;
             }
+            self.held[number] = Held::Nothing;
         }
     }
 
