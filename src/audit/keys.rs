@@ -9,8 +9,9 @@ use slm_runtime::audit::{AuditRecord, LogKey, SealKind, Signer};
 use slm_runtime::hmac::equal;
 use std::path::Path;
 
-/// Most steps that a secret key moves on to check the seals of a log: 2^20 seals, of which each takes microseconds.
-const MOST_SEALS: u32 = 1 << 20;
+/// Most steps that a secret key moves on from one seal of a log to the next: each takes microseconds, and a number that no key
+/// has reached must not cost hours.
+const MOST_STEPS: u32 = 1 << 20;
 
 /// A key that checks seals.
 enum CheckingKey {
@@ -78,11 +79,12 @@ impl SealKeys {
         })
     }
 
-    /// Checks a seal; those of a log come in its order.
+    /// Checks a seal; those of a log come in its order. Returns how many steps of a secret key have no seal between this one and
+    /// the one before it, or the key's first.
     ///
     /// # Errors
     /// The fault.
-    pub fn check(&mut self, seal: &AuditRecord) -> Result<(), Fault> {
+    pub fn check(&mut self, seal: &AuditRecord) -> Result<u32, Fault> {
         let unknown = || Fault::SealKey { id: hex(&seal.artifact) };
         let kind = SealKind::from_number(seal.status as u8).ok_or(Fault::Field("status"))?;
         let message = seal.seal_message();
@@ -102,25 +104,28 @@ impl SealKeys {
                     // Secure elements write either twin of an ECDSA signature: both vouch for the same.
                     let holds =
                         Signature::read(key.algorithm(), &bytes).is_some_and(|read| key.verifies(&message, &read));
-                    return if holds { Ok(()) } else { Err(Fault::Seal("is not its key's signature")) };
+                    return if holds { Ok(0) } else { Err(Fault::Seal("is not its key's signature")) };
                 }
                 CheckingKey::Secret { key, used } if *key.name() == seal.artifact => {
                     if kind != SealKind::Hmac {
                         return Err(Fault::Seal("names another algorithm than its key's"));
                     }
                     let number = seal.tokens_in;
-                    if number > MOST_SEALS {
-                        return Err(Fault::Seal("is by a key that would have moved on more than 1,048,576 times"));
-                    }
-                    if number < key.number() || *used && number == key.number() {
+                    let next = u64::from(key.number()) + u64::from(*used);
+                    let Some(skipped) = u64::from(number).checked_sub(next) else {
                         return Err(Fault::Seal("is by a key that had moved on before"));
+                    };
+                    if number.saturating_sub(key.number()) > MOST_STEPS {
+                        return Err(Fault::Seal(
+                            "is by a key that would have moved on more than 1,048,576 times at once",
+                        ));
                     }
                     while key.number() < number {
                         key.advance();
                     }
                     *used = true;
                     let holds = equal(&key.seal(&message), &seal.input);
-                    return if holds { Ok(()) } else { Err(Fault::Seal("is not its key's")) };
+                    return if holds { Ok(skipped as u32) } else { Err(Fault::Seal("is not its key's")) };
                 }
                 _ => {}
             }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct Finding {
     /// Number of the record.
     pub record: u64,
-    /// `time`, `artifact` or `replay`.
+    /// `time`, `seal`, `artifact` or `replay`.
     pub about: &'static str,
     /// What was found.
     pub fault: String,
@@ -93,7 +93,7 @@ impl Report for AuditReport {
             };
             facts.row(["", &words]);
         }
-        let Seals { seals, checked, unsealed_records, .. } = self.seals;
+        let Seals { seals, checked, unsealed_records, left_out_seals, .. } = self.seals;
         facts.row([
             "seals",
             &match (seals, checked) {
@@ -106,6 +106,10 @@ impl Report for AuditReport {
                 ),
             },
         ]);
+        if left_out_seals > 0 {
+            let words = format!("{} numbers of the key have no seal; a start leaves out one", grouped(left_out_seals));
+            facts.row(["", &words]);
+        }
         for artifact in &self.artifacts {
             let name = artifact.file.as_ref().map_or("not given".to_owned(), |file| file.display().to_string());
             let records = grouped(artifact.records as u64);

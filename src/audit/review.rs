@@ -62,12 +62,14 @@ pub fn review(options: &AuditOptions, progress: &dyn Progress) -> Result<AuditRe
         return Err(AuditError::Count { path: path.clone(), records: chain.len(), least });
     }
     let digest_keys: Vec<Digest> = keys.digest_keys().copied().collect();
-    let sealed = seals::check(&chain, &mut keys).map_err(|broken| AuditError::Broken { path: path.clone(), broken })?;
+    let checked = seals::check(&chain, &mut keys, options.previous.is_some());
+    let (sealed, missing) = checked.map_err(|broken| AuditError::Broken { path: path.clone(), broken })?;
     if !keys.is_empty() && sealed.seals == 0 {
         return Err(AuditError::NoSeal { path: path.clone() });
     }
     let known = opened(&options.artifacts)?;
     let mut findings = times(&chain);
+    findings.extend(missing);
     let artifacts = named(&chain, &known, &mut findings);
     let replay = match prompts {
         Some(prompts) => Some(replayed(&chain, options, (known, digest_keys), &prompts, &mut findings, progress)?),

@@ -123,7 +123,12 @@ impl LogWriter {
         let LogWriter { path, file, log, .. } = self;
         let mut failure = None;
         let written = record(log, &mut |record| {
+            let whole = file.metadata().map(|before| before.len());
             let written = file.write_all(record).and_then(|()| file.sync_data());
+            if let (Err(_), Ok(whole)) = (&written, whole) {
+                // A part of a record would make the log one that was cut. Where that fails too, it is said when it is opened.
+                let _ = file.set_len(whole);
+            }
             written.map_err(|error| failure = Some(error)).is_ok()
         });
         match (written, failure) {

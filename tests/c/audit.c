@@ -130,7 +130,7 @@ int main(int argc, char **argv) {
     EXPECT(slm_audit_seal(&audit, 104, append, &medium) == SLM_NOT_OPEN);
     EXPECT(slm_audit_start(&audit, medium.last, NULL, saved) == SLM_OK);
     EXPECT(slm_audit_save_key(&audit, saved) == SLM_OK);
-    EXPECT(slm_audit_event(&audit, SLM_AUDIT_NOTE, 7, NULL, note, 104, append, &medium) == SLM_OK);
+    EXPECT(slm_audit_event(&audit, SLM_AUDIT_OPENED, SLM_OK, &model, NULL, 104, append, &medium) == SLM_OK);
     answer(&model, session, &audit, &medium, argv[4], most / 2, seed + 1, 105);
     EXPECT(slm_audit_seal(&audit, 106, append, &medium) == SLM_OK);
     EXPECT(slm_audit_head(&audit, head, &records) == SLM_OK && records == 6);
