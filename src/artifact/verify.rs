@@ -54,7 +54,7 @@ impl VerifyReport {
     /// Whether all that was asked for holds.
     pub fn passed(&self) -> bool {
         self.signed.as_ref().is_none_or(|signed| signed.missed.is_empty())
-            && self.attestations.iter().all(|checked| checked.result.as_deref() != Some("FAILED"))
+            && self.attestations.iter().all(Checked::passed)
     }
 }
 

@@ -82,11 +82,41 @@ pub fn write_file(
     magic: &[u8],
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), AtomicError> {
+    write_file_for(Readers::All, path, magic, fill)
+}
+
+/// Who may read a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Whoever the user's settings let.
+    All,
+    /// Its owner alone, from the moment on that it is there.
+    Owner,
+}
+
+/// [`write_file`], for some readers.
+///
+/// # Errors
+/// [`AtomicError`].
+pub fn write_file_for(
+    readers: Readers,
+    path: &Path,
+    magic: &[u8],
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), AtomicError> {
     check_file(path, magic)?;
     let siblings = Siblings::of(path)?;
     siblings.clean()?;
     let temporary = siblings.fresh("new");
-    let file = File::create_new(&temporary).map_err(io_error("be created", &temporary))?;
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if readers == Readers::Owner {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = readers;
+    let file = options.open(&temporary).map_err(io_error("be created", &temporary))?;
     // Without locks (some network file systems) leftovers are not cleaned up.
     let _ = file.try_lock();
     let mut guard = RemoveOnDrop { path: temporary, armed: true };

@@ -87,6 +87,13 @@ pub struct Checked {
     pub statement: Statement,
 }
 
+impl Checked {
+    /// Whether it says nothing against the artifact: of a test result, that the tests passed, in the words of its specification.
+    pub fn passed(&self) -> bool {
+        !self.statement.is_test_result() || matches!(self.result.as_deref(), Some("PASSED" | "WARNED"))
+    }
+}
+
 /// Envelopes of a bundle or of a file of several, each with its place.
 ///
 /// # Errors

@@ -7,12 +7,12 @@
 //! A key that is there is never replaced: what it signed would no longer verify, what it sealed no longer open.
 
 use super::{Algorithm, DeviceKey, PublicKey, SecretKey, TrustError};
-use crate::disk::atomic;
+use crate::disk::atomic::{self, Readers};
 use crate::disk::hash::hex;
 use crate::report::Report;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What a new key is for.
@@ -130,27 +130,11 @@ fn absent(path: &Path) -> Result<(), TrustError> {
 /// Writes a file that is not there; a secret one belongs to its owner alone before it holds anything.
 fn write(path: &Path, content: &[u8], secret: bool) -> Result<(), TrustError> {
     let never = b"a key is never replaced";
-    atomic::write_file(path, never, |out| {
-        if secret {
-            owner_only(out.get_ref())?;
-        }
-        out.write_all(content)
-    })
-    .map_err(|error| match error {
+    let readers = if secret { Readers::Owner } else { Readers::All };
+    atomic::write_file_for(readers, path, never, |out| out.write_all(content)).map_err(|error| match error {
         atomic::AtomicError::Foreign { path } => TrustError::KeyExists { path },
         error => TrustError::Write(error),
     })
-}
-
-#[cfg(unix)]
-fn owner_only(file: &std::fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
-}
-
-#[cfg(not(unix))]
-fn owner_only(_file: &std::fs::File) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -75,10 +75,14 @@ impl Statement {
         Statement { kind: STATEMENT.to_owned(), subject, predicate_type: predicate_type.to_owned(), predicate }
     }
 
+    /// Whether it says how tests went, in any version of that predicate.
+    pub fn is_test_result(&self) -> bool {
+        self.predicate_type.starts_with("https://in-toto.io/attestation/test-result/")
+    }
+
     /// What it says, where it is a test result.
     pub fn test_result(&self) -> Option<&str> {
-        let is_test = self.predicate_type.starts_with("https://in-toto.io/attestation/test-result/");
-        is_test.then(|| self.predicate["result"].as_str()).flatten()
+        self.is_test_result().then(|| self.predicate["result"].as_str()).flatten()
     }
 
     /// As JSON on one line, the bytes that are signed.
