@@ -93,7 +93,6 @@ impl Continuation<'_, '_> {
         followed: &Followed,
         prompt: &[u32],
         choice: &Choice,
-        at_start: bool,
         emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(Added, FollowedReport), EvalError> {
         check_prompt(prompt, self.model)?;
@@ -103,8 +102,9 @@ impl Continuation<'_, '_> {
         let mut pending = prompt[reused..].to_vec();
         let mut report = FollowedReport::default();
         let context = self.model.most_tokens(prompt);
-        let (vocabulary, rules) = (Rc::clone(&self.vocabulary), self.rules);
-        let mut writing = Writing::new(self.model, &vocabulary, at_start.then_some(&rules), choice, emit);
+        let vocabulary = Rc::clone(&self.vocabulary);
+        // The grammar is of all bytes: a space that the text begins with is one that it asks for.
+        let mut writing = Writing::new(self.model, &vocabulary, None, choice, emit);
         writing.added.reused = reused;
         writing.see(prompt);
         let (mut start, mut drawn) = (None, 0);

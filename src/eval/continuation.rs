@@ -277,6 +277,12 @@ impl<'m, 'r> Continuation<'m, 'r> {
     }
 }
 
+/// What a token adds to a text, by how texts begin: that is over with the first token that has bytes, also where nothing of them
+/// is left.
+fn in_text<'b>(bytes: &'b [u8], start_rules: &mut Option<&TextRules>) -> &'b [u8] {
+    start_rules.take_if(|_| !bytes.is_empty()).map_or(bytes, |rules| rules.start_of_text(bytes))
+}
+
 /// The tokens that are added, as they come.
 pub(super) struct Writing<'w> {
     pub(super) added: Added,
@@ -285,7 +291,7 @@ pub(super) struct Writing<'w> {
     choice: &'w Choice,
     ends: &'w [u32],
     vocabulary: &'w [Vec<u8>],
-    /// How a text begins, where no text stands before.
+    /// How a text begins, where no text stands before: until a token had bytes.
     start_rules: Option<&'w TextRules>,
     emit: &'w mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 }
@@ -317,10 +323,8 @@ impl<'w> Writing<'w> {
     pub(super) fn add(&mut self, token: u32) -> ControlFlow<()> {
         self.added.tokens.push(token);
         mark(&mut self.seen, token);
-        let mut bytes = self.vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
-        if let Some(rules) = self.start_rules.filter(|_| self.added.bytes.is_empty()) {
-            bytes = rules.start_of_text(bytes);
-        }
+        let bytes = self.vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+        let bytes = in_text(bytes, &mut self.start_rules);
         self.added.bytes.extend_from_slice(bytes);
         (self.emit)(bytes)
     }
@@ -338,5 +342,22 @@ impl<'w> Writing<'w> {
             return None;
         }
         (self.added.tokens.len() < *tokens).then_some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_space_is_left_out_and_by_one_token() {
+        let rules = TextRules { strip_leading_space: true };
+        for (tokens, text) in
+            [(vec![" ", " x"], " x"), (vec!["", " x", " y"], "x y"), (vec!["x", " y"], "x y"), (vec!["", "", " "], "")]
+        {
+            let mut start = Some(&rules);
+            let found: Vec<&[u8]> = tokens.iter().map(|token| in_text(token.as_bytes(), &mut start)).collect();
+            assert_eq!(found.concat(), text.as_bytes(), "{tokens:?}");
+        }
     }
 }

@@ -168,7 +168,7 @@ pub fn generate(
         let at_start = shown.is_empty();
         let (added, grammar) = match &followed {
             Some(followed) => {
-                let (added, report) = continuation.go_on_by(followed, &tokens, &choice, at_start, emit)?;
+                let (added, report) = continuation.go_on_by(followed, &tokens, &choice, emit)?;
                 (added, Some(report))
             }
             None => (continuation.go_on(&tokens, &choice, usize::MAX, at_start, emit)?, None),
