@@ -26,7 +26,8 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver, error::TrySendError, unbounde
 /// A body that is longer than its limit is read on up to so many times as much, so that its sender hears why it is refused.
 const DRAINED: usize = 16;
 
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+/// A response with a body, whole or in pieces.
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// All that requests share.
 pub struct Server {

@@ -7,7 +7,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `main` | options, the listener, limits of connections, the end |
+//! | `main` | options, the listener, the end |
+//! | `connection` | one of them: limits of time, broken ones |
 //! | `http` | places, bodies, responses, streams of events |
 //! | `api`, `shape`, `error` | requests, answers and errors in the API's shape |
 //! | `model` | the artifact, tokens of texts and conversations |
@@ -16,6 +17,7 @@
 //! | `metrics` | Prometheus |
 
 mod api;
+mod connection;
 mod drafts;
 mod error;
 mod http;
@@ -29,10 +31,6 @@ mod writing;
 
 use clap::Parser;
 use http::Server;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use model::Model;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,8 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio_io_timeout::TimeoutStream;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use worker::Settings;
 
 /// Serves one .slm artifact over HTTP in the shape of the OpenAI API
@@ -119,9 +116,7 @@ async fn serve(args: Args) -> Result<(), String> {
     started.map_err(|error| format!("the model's thread cannot be started: {error}"))?;
     println!("listening on http://{}", listener.local_addr().map_err(unusable)?);
 
-    let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(64 << 10);
-    let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(usize::from(args.connections))));
+    let (stop, places) = (watch::Sender::new(()), Arc::new(Semaphore::new(usize::from(args.connections))));
     let ended =
         |worker: Result<Result<(), String>, _>| worker.unwrap_or_else(|_| Err("the model's thread died".to_owned()));
     let mut end = std::pin::pin!(told_to_end());
@@ -141,26 +136,21 @@ async fn serve(args: Args) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // Pieces of a stream are small and should not wait for each other.
-        let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(patience));
-        let (serving, metrics) = (Arc::clone(&server), Arc::clone(&server.metrics));
-        let service = service_fn(move |request| http::answer(Arc::clone(&serving), request));
-        let connection = graceful.watch(protocol.serve_connection(TokioIo::new(Box::pin(stream)), service));
-        metrics.connections.inc();
+        let (serving, stopping) = (Arc::clone(&server), stop.subscribe());
+        server.metrics.connections.inc();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                metrics.broken(&error);
-            }
-            metrics.connections.dec();
+            let answer = |request| http::answer(Arc::clone(&serving), request);
+            connection::attend(stream, patience, answer, stopping, &serving.metrics).await;
+            serving.metrics.connections.dec();
             drop(place);
         });
     }
     drop(listener);
     server.health.stopping.store(true, Ordering::Release);
     let grace = Duration::from_secs(args.grace);
-    let mut finished = std::pin::pin!(graceful.shutdown());
+    stop.send_replace(());
+    // Every connection has a receiver.
+    let mut finished = std::pin::pin!(stop.closed());
     let in_time = tokio::time::timeout(grace, &mut finished).await.is_ok();
     if !in_time {
         eprintln!("warning: answers under way after {} s are cut short", args.grace);

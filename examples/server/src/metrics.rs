@@ -1,5 +1,5 @@
 //! What happens here, in numbers, as Prometheus reads them. Every request whose head arrived is counted once, with the
-//! outcome that its client saw; every connection that ended without one is counted by the reason.
+//! outcome that its client saw; every connection that broke is counted by the reason.
 
 use prometheus_client::encoding::prometheus_text::{CONTENT_TYPE as PROMETHEUS_TEXT, encode};
 use prometheus_client::metrics::counter::Counter;
@@ -7,6 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::error::Error;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -164,7 +166,10 @@ impl Metrics {
 
     /// A connection ended in an error.
     pub fn broken(&self, error: &hyper::Error) {
-        let reason = if error.is_timeout() {
+        // What waits for a client to take an answer is not hyper's.
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        let untaken = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);
+        let reason = if untaken || error.is_timeout() {
             "timeout"
         } else if error.is_parse() {
             "not_http"

@@ -364,7 +364,10 @@ impl Engine<'_, '_, '_> {
             }
             self.read.extend(&pending);
             let logits = self.session.step_allowed(&pending, &allowed)?;
-            self.metrics.passed(None, 0, 0);
+            // The first one reads the prompt.
+            if drawn > 0 {
+                self.metrics.passed(None, 0, 0);
+            }
             pending.clear();
             let (sampling, seen) = (&request.sampling, &writing.seen);
             let chosen = choose_among(logits, &allowed, seen, sampling, request.seed, drawn);
@@ -372,7 +375,7 @@ impl Engine<'_, '_, '_> {
             grammar.advance(&mut state, token)?;
             drawn += 1;
             if self.model.view.end_tokens().contains(token) {
-                return Ok(End::Stop);
+                return Ok(writing.stop());
             }
             if !writing.add(token) {
                 return Ok(writing.end);

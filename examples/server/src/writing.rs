@@ -35,8 +35,29 @@ pub struct Writing<'w> {
     pub end: End,
     text: Text,
     decoder: TextDecoder<'static>,
-    /// When the first token came, and the last.
-    times: Option<(Instant, Instant)>,
+    times: Times,
+}
+
+/// When the first token came, and the last.
+#[derive(Default)]
+struct Times(Option<(Instant, Instant)>);
+
+impl Times {
+    /// A token was added.
+    fn added(&mut self, now: Instant) {
+        self.0 = Some((self.0.map_or(now, |(first, _)| first), now));
+    }
+
+    /// The text ended. The token that ends it is not among those added, so that its time is not theirs; where it is the first,
+    /// it is what was waited for.
+    fn ended(&mut self, now: Instant) {
+        self.0.get_or_insert((now, now));
+    }
+
+    /// From the first to the last.
+    fn rest(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |(first, last)| last - first)
+    }
 }
 
 impl<'w> Writing<'w> {
@@ -51,7 +72,7 @@ impl<'w> Writing<'w> {
         request.prompt.iter().for_each(|&token| mark(&mut seen, token));
         let (text, decoder) = (Text::new(&request.stop), TextDecoder::new(&model.view));
         let (tokens, end) = (Vec::new(), End::Length);
-        Writing { model, request, reply, halted, tokens, seen, end, text, decoder, times: None }
+        Writing { model, request, reply, halted, tokens, seen, end, text, decoder, times: Times::default() }
     }
 
     /// Whether nobody waits for more.
@@ -64,16 +85,22 @@ impl<'w> Writing<'w> {
         let Generate { sampling, seed, most, .. } = self.request;
         let token = choose_after(logits, &self.seen, sampling, *seed, self.tokens.len() as u64);
         if self.model.view.end_tokens().contains(token) {
-            self.note_time();
-            self.end = End::Stop;
+            self.stop();
             return None;
         }
         (self.add(token) && self.tokens.len() < *most).then_some(token)
     }
 
+    /// The model ended the text.
+    pub fn stop(&mut self) -> End {
+        self.times.ended(Instant::now());
+        self.end = End::Stop;
+        self.end
+    }
+
     /// Adds a token; `false` where it is the last.
     pub fn add(&mut self, token: u32) -> bool {
-        self.note_time();
+        self.times.added(Instant::now());
         self.tokens.push(token);
         mark(&mut self.seen, token);
         let bytes = match self.request.at_start {
@@ -98,12 +125,7 @@ impl<'w> Writing<'w> {
 
     /// When the first token came, and how long the others took.
     pub fn times(&self) -> (Option<Instant>, Duration) {
-        (self.times.map(|(first, _)| first), self.times.map_or(Duration::ZERO, |(first, last)| last - first))
-    }
-
-    fn note_time(&mut self) {
-        let now = Instant::now();
-        self.times = Some((self.times.map_or(now, |(first, _)| first), now));
+        (self.times.0.map(|(first, _)| first), self.times.rest())
     }
 
     fn send(&self, text: String) {
@@ -111,5 +133,28 @@ impl<'w> Writing<'w> {
             // Whoever does not listen any more is noticed by `is_gone`.
             let _ = self.reply.send(Event::Text(text));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_takes_no_time_from_the_tokens_before() {
+        let (begin, step) = (Instant::now(), Duration::from_millis(10));
+        for count in 1..5 {
+            let mut times = Times::default();
+            (0..count).for_each(|token| times.added(begin + token * step));
+            times.ended(begin + count * step);
+            assert_eq!((times.0.map(|(first, _)| first), times.rest()), (Some(begin), (count - 1) * step));
+        }
+    }
+
+    #[test]
+    fn an_end_alone_is_what_was_waited_for() {
+        let (now, mut times) = (Instant::now(), Times::default());
+        times.ended(now);
+        assert_eq!((times.0, times.rest()), (Some((now, now)), Duration::ZERO));
     }
 }

@@ -141,7 +141,7 @@ impl Load {
             return different("prompt tokens", &case.prompt_tokens, &usage);
         }
         match &case.expected {
-            Expected::Text { text: expected, tokens, finish: end } => {
+            Expected::Text { text: expected, tokens, finish: end, .. } => {
                 if text != *expected {
                     return different("text", expected, &text);
                 }
@@ -324,6 +324,42 @@ fn settled(address: SocketAddr) -> Result<String, String> {
     }
 }
 
+/// A metric now.
+fn number(address: SocketAddr, name: &str) -> Result<f64, String> {
+    Ok(metric(&String::from_utf8_lossy(&get(address, "/metrics")?.body), name, ""))
+}
+
+/// A connection that is kept for a next request: the server closes it after its patience, and it is not broken.
+fn kept(address: SocketAddr) -> Result<(), String> {
+    let broken = || number(address, "slm_broken_connections_total");
+    let before = broken()?;
+    let mut client = Client::connect(address, FAST).map_err(|error| error.to_string())?;
+    client.ask("GET", "/health/live", b"").map_err(|error| error.to_string())?;
+    while client.fill().unwrap_or(false) {}
+    match broken()? - before {
+        0.0 => Ok(()),
+        more => Err(format!("{more} connections are broken after one that waited for its next request")),
+    }
+}
+
+/// Passes of answers that are asked for one by one, without guesses: one for each choice but the first.
+fn passes(load: &Load) -> Result<(), String> {
+    for case in &load.cases {
+        let Expected::Text { passes: Some(passes), .. } = case.expected else { continue };
+        let before = number(load.address, "slm_passes_total")?;
+        let mut body = case.body.clone();
+        body["drafts"] = json!(false);
+        let mut client = Client::connect(load.address, FAST).map_err(|error| error.to_string())?;
+        let response = client.ask("POST", case.path, body.to_string().as_bytes()).map_err(|error| error.to_string())?;
+        load.check(case, &response)?;
+        let counted = number(load.address, "slm_passes_total")? - before;
+        if counted != passes as f64 {
+            return Err(format!("{body} takes {passes} passes after its prompt, and the server counted {counted}"));
+        }
+    }
+    Ok(())
+}
+
 /// The sums of both sides.
 fn compare(page: &str, seen: &mut Seen) {
     let v1 = "endpoint=\"/v1/";
@@ -423,6 +459,7 @@ fn run(args: &Args) -> Result<(), String> {
     let view = oracle::open(&args.artifact)?;
     let cases = oracle::cases(&view, "tested");
     let (mut server, address) = start(args)?;
+    kept(address)?;
     let path = if cases[0].path == "/v1/chat/completions" { "/v1/completions" } else { cases[0].path };
     let (patience, context) = (Duration::from_secs(args.patience), view.spec().context as usize);
     let hostile = Hostile { address, path, patience, context };
@@ -444,11 +481,13 @@ fn run(args: &Args) -> Result<(), String> {
     let seconds = begin.elapsed().as_secs_f64();
     let page = settled(address)?;
     let ready = get(address, "/health/ready")?.status;
+    let alone = passes(&load);
     let ended = ending(&load, &mut server);
     let mut seen = std::mem::take(&mut *load.seen.lock().expect("all threads have ended"));
     if ready != 200 {
         seen.faults.push(format!("the server's health is {ready} at the end"));
     }
+    seen.faults.extend(alone.err());
     seen.faults.extend(ended.err());
     compare(&page, &mut seen);
     seen.first.sort_by(f64::total_cmp);

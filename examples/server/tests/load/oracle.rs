@@ -18,8 +18,9 @@ const TOKENS: usize = 48;
 
 /// What a case's answer is.
 pub enum Expected {
-    /// Text, its tokens, and why it ends.
-    Text { text: String, tokens: usize, finish: &'static str },
+    /// Text, its tokens, why it ends, and the passes that it takes after the prompt without guesses; `None` where a stop
+    /// sequence cuts it.
+    Text { text: String, tokens: usize, finish: &'static str, passes: Option<usize> },
     /// Rows of numbers, a text each.
     Rows(Vec<Vec<f32>>),
 }
@@ -76,6 +77,8 @@ fn follow(
     let mut seen = vec![0; seen_words(view.spec().vocabulary as usize)];
     prompt.iter().for_each(|&token| mark(&mut seen, token));
     let (mut tokens, mut bytes, mut finish) = (0, Vec::new(), "length");
+    // Tokens without an alternative are not computed; the prompt gives the first of the others.
+    let mut choices = 0usize;
     let mut pending = prompt.to_vec();
     while tokens < TOKENS && session.positions() + pending.len() <= view.spec().context as usize {
         let mut logits: &[f32] = &[];
@@ -90,12 +93,16 @@ fn follow(
                     finish = "stop";
                     break;
                 }
+                choices += usize::from(grammar.forced(&mut { *state }, &mut [0]) == 0);
                 let token =
                     choose_among(logits, &allowed, &seen, sampling, seed, tokens as u64).expect("one is allowed");
                 grammar.advance(state, token).expect("it is allowed");
                 token
             }
-            _ => choose_after(logits, &seen, sampling, seed, tokens as u64),
+            _ => {
+                choices += 1;
+                choose_after(logits, &seen, sampling, seed, tokens as u64)
+            }
         };
         if view.end_tokens().contains(token) {
             finish = "stop";
@@ -113,7 +120,8 @@ fn follow(
     if state.is_some_and(|state| grammar.is_some_and(|grammar| grammar.is_complete(&state))) {
         finish = "stop";
     }
-    Expected::Text { text: String::from_utf8_lossy(&bytes).into_owned(), tokens, finish }
+    let passes = Some(choices.saturating_sub(1));
+    Expected::Text { text: String::from_utf8_lossy(&bytes).into_owned(), tokens, finish, passes }
 }
 
 fn row(session: &mut Session<'_, '_>, tokens: &[u32]) -> Vec<f32> {
@@ -164,7 +172,7 @@ fn text_cases(view: &ArtifactView<'static>, name: &str) -> Vec<Case> {
             let mut body = greedy.clone();
             body["stop"] = json!([stop, "never written by any model"]);
             let cut = answer.split(stop).next().unwrap_or_default().to_owned();
-            let expected = Expected::Text { text: cut, tokens: 0, finish: "stop" };
+            let expected = Expected::Text { text: cut, tokens: 0, finish: "stop", passes: None };
             cases.push(Case { path, body, prompt_tokens, expected });
         }
         cases.push(Case { path, body: greedy.clone(), prompt_tokens, expected });
