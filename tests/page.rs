@@ -1,5 +1,6 @@
 //! Pages of `slmc compile --page`: the programs are what their sources give, and the program, pieces and code of a page give, in
-//! node, the tokens, answers, labels and embeddings of slmc. `.ci/weekly page` runs pages in Chromium.
+//! node, the tokens, answers, labels and embeddings of slmc; its worker answers one view after the other. `.ci/weekly page` runs
+//! pages in Chromium.
 
 use crate::fixture::{self, Family, Size};
 use crate::sentences::pools;
@@ -10,7 +11,7 @@ use slmc::disk::hash::{hex, sha256};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The programs, the fastest first.
@@ -63,6 +64,18 @@ fn compiled(directory: &Path, model: &Path, scheme: &str, further: &[&str]) -> V
     json(directory, [&compile, further].concat().as_slice())
 }
 
+/// A model `m` in `directory` that has a chat template.
+fn with_chat_template(directory: &Path) -> PathBuf {
+    let model = directory.join("m");
+    fs::create_dir(&model).expect("makes");
+    for entry in fs::read_dir(root("recipes/quickstart/teacher")).expect("lists") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, model.join(path.file_name().expect("a name"))).expect("copies");
+    }
+    fs::copy(root("tests/data/chat_templates/chatml.jinja"), model.join("chat_template.jinja")).expect("copies");
+    model
+}
+
 #[test]
 fn texts_are_continued_as_slmc_continues_them() {
     if !has("node") {
@@ -113,14 +126,7 @@ fn conversations_and_grammars_are_those_of_slmc() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();
-    let model = directory.join("m");
-    fs::create_dir(&model).expect("makes");
-    for entry in fs::read_dir(root("recipes/quickstart/teacher")).expect("lists") {
-        let path = entry.expect("an entry").path();
-        fs::copy(&path, model.join(path.file_name().expect("a name"))).expect("copies");
-    }
-    fs::copy(root("tests/data/chat_templates/chatml.jinja"), model.join("chat_template.jinja")).expect("copies");
-    compiled(directory, &model, "w8", &["--context", "160"]);
+    compiled(directory, &with_chat_template(directory), "w8", &["--context", "160"]);
     // Long enough that the oldest turns are dropped.
     let questions = ["Once upon a time there was a fox.", "And then?", " 7 naïve  geese ", "Who was it?", "Why?"];
     let request = value!([{
@@ -154,6 +160,36 @@ fn conversations_and_grammars_are_those_of_slmc() {
     assert_eq!(answered["grammar"], true);
     assert_eq!(answered["results"][0]["tokens"], report["tokens"]);
     assert_eq!(answered["results"][0]["stop"], "end");
+}
+
+/// Chat and text of one model share a session: asked at once, each answer is the one it is alone, and a stop ends the answer of
+/// its own view. Programs are asked for anew, and are those of page.json.
+#[test]
+fn a_worker_answers_one_view_after_the_other() {
+    if !has("node") {
+        return not_run("node is absent");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    compiled(directory, &with_chat_template(directory), "w8", &["--context", "160"]);
+    let output = Command::new("node")
+        .arg("--no-warnings")
+        .arg(root("tests/page/worker.mjs"))
+        .arg(directory.join("page"))
+        .output()
+        .expect("node runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for (file, cache) in said["asked"].as_object().expect("files") {
+        assert_eq!(cache, if file.starts_with("piece-") { "no-store" } else { "no-cache" }, "{file}");
+    }
+    // Changed and cut, with the browser's digests and without.
+    let faults = said["faults"].as_array().expect("messages");
+    assert_eq!(faults.len(), 4);
+    for fault in faults {
+        let fault = fault.as_str().expect("a message");
+        assert!(fault.contains(".wasm is not the program that page.json states; upload"), "{fault}");
+    }
 }
 
 #[test]

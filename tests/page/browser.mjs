@@ -6,7 +6,8 @@
 // prompts, questions in turn, texts to classify, or two texts; `expected` what slmc gives for each, tokens, a label or a cosine,
 // and null where only the golden prompts say what is right.
 // For every page: it loads from a subfolder, verifies itself, answers what slmc answers, asks nobody else, and opens again
-// once the server is gone. The first page of the plan is then damaged in every way that a server can damage it. Screenshots
+// once the server is gone. The first page of the plan is then damaged in every way that a server can damage it, and served so
+// that it cannot be kept. Screenshots
 // at 390 and 1280 pixels, light and dark, go to OUT; stdout has a line of JSON with what was measured. CHROMIUM names the
 // browser, CHROMIUM_FLAGS further options of it.
 import { spawn } from "node:child_process";
@@ -283,6 +284,7 @@ async function damaged(browser, page, folder) {
   };
   const manifest = JSON.parse(await readFile(join(page.directory, "page.json"), "utf8"));
   const piece = manifest.artifact.pieces[0].file;
+  const programs = Object.values(manifest.programs).map(({ file }) => file);
   const rewrite = (name, change) => async (root) => writeFile(join(root, name), change(await readFile(join(root, name))));
   const flip = (bytes) => ((bytes[bytes.length >> 1] ^= 1), bytes);
   const said = [
@@ -290,6 +292,9 @@ async function damaged(browser, page, folder) {
     await says("damaged", rewrite(piece, flip), [piece, "damaged"]),
     await says("short", rewrite(piece, (bytes) => bytes.subarray(0, -1)), [piece, "damaged"]),
     await says("long", rewrite(piece, (bytes) => Buffer.concat([bytes, bytes])), [piece, "damaged"]),
+    await says("with other programs", async (root) => {
+      for (const name of programs) await rewrite(name, flip)(root);
+    }, [".wasm is not the program that page.json states"]),
     await says("without its list", (root) => rm(join(root, "page.json")), ["page.json", "missing"]),
   ];
   // From a file there is a sentence with the remedy.
@@ -302,6 +307,24 @@ async function damaged(browser, page, folder) {
   return said;
 }
 
+/** What the page says where the worker that would keep it cannot be installed. */
+async function notKept(browser, page, folder) {
+  const root = join(folder, "not kept");
+  await cp(page.directory, root, { recursive: true });
+  // One that the page itself works without.
+  await rm(join(root, "icon.svg"));
+  const server = new Server();
+  const tab = await browser.tab();
+  await tab.go(`${await server.start(root)}/`);
+  await tab.ready();
+  await tab.until("document.documentElement.dataset.offline === 'no'", "the page says that it is not kept");
+  const said = await tab.evaluate("document.getElementById('offline').textContent");
+  check(said.includes("cannot be kept"), said);
+  await server.stop();
+  await browser.send("Target.closeTarget", { targetId: tab.targetId });
+  return said;
+}
+
 const plan = JSON.parse(await readFile(planFile, "utf8"));
 await mkdir(out, { recursive: true });
 const folder = await mkdtemp(join(tmpdir(), "slmc-page-"));
@@ -310,7 +333,7 @@ try {
   const { product } = await browser.send("Browser.getVersion");
   const pages = [];
   for (const page of plan) pages.push(await visit(browser, page, folder));
-  const faults = await damaged(browser, plan[0], folder);
+  const faults = [...(await damaged(browser, plan[0], folder)), await notKept(browser, plan[0], folder)];
   process.stdout.write(`${JSON.stringify({ browser: product, pages, faults })}\n`);
 } finally {
   await browser.close();

@@ -1,7 +1,8 @@
 //! Regular expressions: the syntax of the `regex` crate, whole texts. Positions (`^`, `$`) may stand at the ends only, and
 //! word boundaries nowhere: they look at what the automaton has not read.
 //!
-//! The `pattern` of a JSON schema is found anywhere in a string, and has ECMAScript's meaning of `.`, `\d` and `\w`.
+//! The `pattern` of a JSON schema is found anywhere in a string, and has ECMAScript's meaning of `.`, `\d`, `\w`, `\s` and of
+//! classes.
 
 use crate::characters::Alphabet;
 use crate::error::{GrammarError, Result};
@@ -19,7 +20,7 @@ pub(crate) fn whole(pattern: &str, nesting: usize) -> Result<Node> {
 
 /// The contents of JSON strings in which the expression matches somewhere.
 pub(crate) fn anywhere(pattern: &str, nesting: usize) -> core::result::Result<Node, String> {
-    let hir = parse(&as_ecma(pattern), nesting)?;
+    let hir = parse(&as_ecma(pattern)?, nesting)?;
     translate(&hir, Alphabet::Json, Edge::Any, Edge::Any).map_err(str::to_owned)
 }
 
@@ -33,35 +34,119 @@ fn parse(pattern: &str, nesting: usize) -> core::result::Result<Hir, String> {
     })
 }
 
-/// Writes the parts of an expression that mean something else in ECMAScript for the parser.
-fn as_ecma(pattern: &str) -> String {
-    let (mut written, mut in_class, mut characters) = (String::new(), false, pattern.chars());
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => match characters.next() {
-                Some('d') => written.push_str("[0-9]"),
-                Some('D') => written.push_str("[^0-9]"),
-                Some('w') => written.push_str("[0-9A-Za-z_]"),
-                Some('W') => written.push_str("[^0-9A-Za-z_]"),
-                Some(other) => written.extend(['\\', other]),
-                None => written.push('\\'),
-            },
-            '.' if !in_class => written.push_str("[^\\n\\r\\u2028\\u2029]"),
-            '[' if in_class => written.push_str("\\["),
-            '[' => {
-                in_class = true;
-                written.push('[');
+/// The characters of ECMAScript's `\s`, for a class.
+const SPACE: &str = r"\t-\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}";
+
+/// Writes an expression of ECMAScript for the parser: what means something else there, and what is text in one of both and
+/// not in the other.
+fn as_ecma(pattern: &str) -> core::result::Result<String, String> {
+    let (mut written, mut rest) = (String::new(), pattern);
+    while let Some(character) = rest.chars().next() {
+        let after = &rest[character.len_utf8()..];
+        rest = match character {
+            '\\' => {
+                let (escaped, after) = escaped(after, false);
+                written.push_str(&escaped.text);
+                after
             }
-            ']' => {
-                in_class = false;
-                written.push(']');
+            '[' => class(&mut written, after)?,
+            '.' => {
+                written.push_str("[^\\n\\r\\u2028\\u2029]");
+                after
             }
-            // Operators on classes that ECMAScript does not have.
-            '&' | '~' if in_class => written.extend(['\\', character]),
-            other => written.push(other),
+            '{' => {
+                let inside = after.find('}').map_or(after, |end| &after[..end]);
+                if !is_count(inside) {
+                    return Err(format!("`{{{inside}}}` is no number of repetitions; write `\\{{` for the character"));
+                }
+                written.push('{');
+                after
+            }
+            other => {
+                written.push(other);
+                after
+            }
+        };
+    }
+    Ok(written)
+}
+
+/// `2`, `2,` or `2,5`: the parser knows further forms, which are text in ECMAScript.
+fn is_count(text: &str) -> bool {
+    let (least, most) = text.split_once(',').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    !least.is_empty() && digits(least) && digits(most)
+}
+
+/// One character or set of them in a class, as the parser reads it.
+struct Atom {
+    text: String,
+    is_set: bool,
+}
+
+/// Writes a class, of which `pattern` is what stands after its `[`; what stands after its `]`.
+fn class<'p>(written: &mut String, pattern: &'p str) -> core::result::Result<&'p str, String> {
+    let (open, mut rest) = pattern.strip_prefix('^').map_or(("[", pattern), |rest| ("[^", rest));
+    if rest.starts_with(']') {
+        let problem = "`[]` has no character in ECMAScript and `[^]` every one; write `[\\]…]` for a class with `]`, and \
+                       `[\\s\\S]` for any character";
+        return Err(problem.into());
+    }
+    written.push_str(open);
+    while let Some((first, after)) = atom(rest) {
+        written.push_str(&first.text);
+        rest = after;
+        if let Some((last, after)) = after.strip_prefix('-').and_then(atom) {
+            // Beside a set of characters `-` is one of its own.
+            written.push_str(if first.is_set || last.is_set { "\\-" } else { "-" });
+            written.push_str(&last.text);
+            rest = after;
         }
     }
-    written
+    // Without its end, the parser refuses it.
+    let Some(after) = rest.strip_prefix(']') else { return Ok(rest) };
+    written.push(']');
+    Ok(after)
+}
+
+/// The atom that the rest of a class begins with, and what follows it; `None` at the end of the class.
+fn atom(rest: &str) -> Option<(Atom, &str)> {
+    let character = rest.chars().next().filter(|&character| character != ']')?;
+    let after = &rest[character.len_utf8()..];
+    let text = match character {
+        '\\' => return Some(escaped(after, true)),
+        // Among them operators on classes that ECMAScript does not have.
+        '[' | '^' | '-' | '&' | '~' => format!("\\{character}"),
+        other => other.into(),
+    };
+    Some((Atom { text, is_set: false }, after))
+}
+
+/// What a `\` begins, of which `rest` is what stands after it, and what follows.
+fn escaped(rest: &str, in_class: bool) -> (Atom, &str) {
+    let Some(character) = rest.chars().next() else { return (Atom { text: "\\".into(), is_set: false }, rest) };
+    let after = &rest[character.len_utf8()..];
+    let set = |text: String| (Atom { text, is_set: true }, after);
+    match character {
+        'd' => set("[0-9]".into()),
+        'D' => set("[^0-9]".into()),
+        'w' => set("[0-9A-Za-z_]".into()),
+        'W' => set("[^0-9A-Za-z_]".into()),
+        's' => set(format!("[{SPACE}]")),
+        'S' => set(format!("[^{SPACE}]")),
+        'b' if in_class => (Atom { text: "\\x08".into(), is_set: false }, after),
+        _ => {
+            let digits = |most: usize| after.bytes().take(most).take_while(u8::is_ascii_hexdigit).count();
+            let more = match (character, after.starts_with('{')) {
+                ('x' | 'u' | 'p' | 'P', true) => after.find('}').map_or(0, |end| end + 1),
+                ('x', false) => digits(2),
+                ('u', false) => digits(4),
+                _ => 0,
+            };
+            let text = format!("\\{character}{}", &after[..more]);
+            (Atom { text, is_set: matches!(character, 'p' | 'P') }, &after[more..])
+        }
+    }
 }
 
 /// What stands before or after an expression.

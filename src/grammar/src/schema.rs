@@ -25,7 +25,7 @@ use crate::error::{GrammarError, Limit, Result};
 use crate::limits::{Work, check};
 use crate::syntax::{Node, Rule, Rules};
 use keywords::{Kind, Schema};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// What stands between the parts of a JSON value.
@@ -143,12 +143,12 @@ impl<'d> Compiler<'d, '_> {
         };
         if let Some(reference) = schema.text("$ref")? {
             if schema.constrains_besides(&["$ref"]) {
-                return self.all_of(&schema, &[Value::clone(value)], depth);
+                return self.all_of(&schema, value, depth);
             }
             return Ok(Node::Rule(self.reference(reference, pointer)?));
         }
         if schema.value("allOf").is_some() {
-            return self.all_of(&schema, &[Value::clone(value)], depth);
+            return self.all_of(&schema, value, depth);
         }
         for keyword in ["anyOf", "oneOf"] {
             if let Some(alternatives) = schema.list(keyword)? {
@@ -160,6 +160,11 @@ impl<'d> Compiler<'d, '_> {
         }
         let kinds = schema.kinds()?;
         let Some(kinds) = kinds else { return self.any_value() };
+        if schema.value("type").is_none() {
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            let text = format!("without `type` only the types of its keywords are written: {}", names.join(", "));
+            self.notes.push(Note { pointer: pointer.into(), text });
+        }
         let mut parts = Vec::new();
         for kind in kinds {
             parts.push(match kind {
@@ -175,43 +180,37 @@ impl<'d> Compiler<'d, '_> {
         Ok(if parts.len() == 1 { parts.remove(0) } else { Node::Either(parts) })
     }
 
-    /// The values of schemas that all hold.
-    fn all_of(&mut self, schema: &Schema<'_>, schemas: &[Value], depth: usize) -> Result<Node> {
-        let mut merged = serde_json::Map::new();
-        for part in schemas {
-            self.collect(part, schema.pointer, &mut merged, 0)?;
-        }
+    /// The values of a schema that has `$ref` or `allOf` beside other keywords.
+    fn all_of(&mut self, schema: &Schema<'_>, whole: &Value, depth: usize) -> Result<Node> {
+        let merged = self.collect(whole, schema.pointer, 0)?;
         self.schema(&Value::Object(merged), schema.pointer, depth + 1)
     }
 
-    /// Adds a schema to another, with what it refers to and its `allOf`.
-    fn collect(
-        &mut self,
-        part: &Value,
-        pointer: &str,
-        merged: &mut serde_json::Map<String, Value>,
-        chain: usize,
-    ) -> Result<()> {
+    /// A schema with what it refers to and its `allOf` as one, which has neither.
+    fn collect(&mut self, whole: &Value, pointer: &str, chain: usize) -> Result<Map<String, Value>> {
         self.work.add(1)?;
         if chain > MAX_CHAIN {
             return Err(refuse(pointer, format!("more than {MAX_CHAIN} references lead to each other")));
         }
-        let part = match part {
-            Value::Bool(true) => return Ok(()),
+        let whole = match whole {
+            Value::Bool(true) => return Ok(Map::new()),
             Value::Bool(false) => return Err(refuse(pointer, "`false` among what must hold")),
             other => Schema::of(other, pointer)?,
         };
-        if let Some(reference) = part.text("$ref")? {
+        let mut merged = Map::new();
+        if let Some(reference) = whole.text("$ref")? {
             let to = reference
                 .strip_prefix('#')
                 .ok_or_else(|| refuse(pointer, format!("`{reference}` is outside this schema")))?;
             let target = self.target(to, pointer)?;
-            self.collect(target, to, merged, chain + 1)?;
+            merge::add(&mut merged, merge::as_part(self.collect(target, to, chain + 1)?), to)?;
         }
-        for (index, inside) in part.list("allOf")?.unwrap_or_default().iter().enumerate() {
-            self.collect(inside, &format!("{pointer}/allOf/{index}"), merged, chain + 1)?;
+        for (index, inside) in whole.list("allOf")?.unwrap_or_default().iter().enumerate() {
+            let place = format!("{pointer}/allOf/{index}");
+            merge::add(&mut merged, merge::as_part(self.collect(inside, &place, chain + 1)?), &place)?;
         }
-        merge::add(merged, &part)
+        merge::add(&mut merged, whole.map.clone(), pointer)?;
+        Ok(merged)
     }
 
     fn alternatives(&mut self, schema: &Schema<'_>, keyword: &str, all: &[Value], depth: usize) -> Result<Node> {
@@ -231,8 +230,9 @@ impl<'d> Compiler<'d, '_> {
             parts.push(if alone {
                 self.schema(alternative, &pointer, depth + 1)?
             } else {
-                let of = Schema { pointer: &pointer, map: schema.map };
-                self.all_of(&of, &[Value::Object(others.clone()), alternative.clone()], depth)?
+                let mut merged = others.clone();
+                merge::add(&mut merged, merge::as_part(self.collect(alternative, &pointer, 0)?), &pointer)?;
+                self.schema(&Value::Object(merged), &pointer, depth + 1)?
             });
         }
         Ok(Node::Either(parts))

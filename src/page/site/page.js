@@ -16,7 +16,8 @@ function ask(message, onText) {
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject, onText }));
 }
 
-const stop = () => worker.postMessage({ type: "stop" });
+/** Ends the answer that a view waits for. */
+const stop = (view) => worker.postMessage({ type: "stop", view });
 
 function fail(message) {
   element("loading").hidden = true;
@@ -156,11 +157,26 @@ const said = {
 
 // ------------------------------------------------------------------------------------------------ offline
 
-/** Registers the worker that serves the page without a connection; whether it will. */
+const NOT_KEPT = "no: this browser does not keep the page";
+
+/** Why the worker that is installed first cannot be, where it cannot: `ready` then waits for ever. */
+function installFault({ installing, waiting, active }) {
+  return new Promise((resolve) => {
+    const check = () => {
+      const gone = installing ? installing.state === "redundant" : !waiting && !active;
+      if (gone) resolve("no: a file of the page cannot be kept; load the page again, or upload the whole folder again");
+    };
+    check();
+    installing?.addEventListener("statechange", check);
+  });
+}
+
+/** Registers the worker that serves the page without a connection; null where it will, or why it does not. */
 async function register() {
-  if (!("serviceWorker" in navigator)) return false;
+  if (!("serviceWorker" in navigator)) return NOT_KEPT;
+  let registration;
   try {
-    const registration = await navigator.serviceWorker.register("service-worker.js");
+    registration = await navigator.serviceWorker.register("service-worker.js");
     registration.addEventListener("updatefound", () => {
       // The first one is no newer version.
       if (navigator.serviceWorker.controller === null) return;
@@ -169,11 +185,10 @@ async function register() {
         if (installing.state === "activated") element("newer").hidden = false;
       });
     });
-    await navigator.serviceWorker.ready;
-    return true;
   } catch {
-    return false;
+    return NOT_KEPT;
   }
+  return Promise.race([navigator.serviceWorker.ready.then(() => null), installFault(registration)]);
 }
 
 const registered = register();
@@ -181,11 +196,12 @@ const registered = register();
 async function showOffline(kept) {
   const place = element("offline");
   place.textContent = "…";
-  const serves = await registered;
-  document.documentElement.dataset.offline = serves && kept ? "yes" : "no";
-  if (serves && kept) place.textContent = "this page opens without a connection from now on";
+  const fault = await registered;
+  const opens = fault === null && kept;
+  document.documentElement.dataset.offline = opens ? "yes" : "no";
+  if (opens) place.textContent = "this page opens without a connection from now on";
   else if (!window.isSecureContext) place.textContent = "no: browsers keep pages from https or localhost only";
-  else place.textContent = "no: this browser does not keep the page";
+  else place.textContent = fault ?? NOT_KEPT;
 }
 
 element("reload").onclick = () => location.reload();

@@ -31,23 +31,29 @@ export function views(model, page) {
   show(shown[0][0]);
 }
 
+// Forms that wait for an answer; the worker gives one after the other.
+let waiting = 0;
+
 /** A form that Enter sends, whose areas grow with their text; one answer at a time. */
 function sends(form, work) {
   let busy = false;
+  const wait = (more) => {
+    busy = more > 0;
+    waiting += more;
+    document.documentElement.dataset.busy = waiting > 0 ? "yes" : "no";
+  };
   const submit = form.querySelector("[type=submit]");
   const stop = form.querySelector(".stop");
   const run = async () => {
     if (busy) return;
-    busy = true;
-    document.documentElement.dataset.busy = "yes";
+    wait(1);
     submit.hidden = stop !== null;
     submit.disabled = stop === null;
     if (stop) stop.hidden = false;
     try {
       await work();
     } finally {
-      busy = false;
-      document.documentElement.dataset.busy = "no";
+      wait(-1);
       submit.hidden = submit.disabled = false;
       if (stop) stop.hidden = true;
     }
@@ -94,9 +100,10 @@ function follow(change) {
 function chat(_, page) {
   let turns = [];
   const [list, question] = [element("turns"), element("question")];
-  element("chat-form").querySelector(".stop").onclick = page.stop;
+  const stop = () => page.stop("chat");
+  element("chat-form").querySelector(".stop").onclick = stop;
   element("forget").onclick = () => {
-    page.stop();
+    stop();
     turns = [];
     list.replaceChildren();
     question.focus();
@@ -115,7 +122,7 @@ function chat(_, page) {
     list.setAttribute("aria-busy", "true");
     try {
       const settings = page.settings(ANSWER_TOKENS);
-      const message = { type: "ask", system: element("system").value, turns: of, question: asked, settings };
+      const message = { type: "ask", view: "chat", system: element("system").value, turns: of, question: asked, settings };
       const result = await page.ask(message, (part) => follow(() => {
         answer.classList.remove("waiting");
         answer.append(part);
@@ -143,7 +150,7 @@ function chat(_, page) {
 
 function text(_, page) {
   const [prompt, output, note] = [element("prompt"), element("output"), element("output-note")];
-  element("text-form").querySelector(".stop").onclick = page.stop;
+  element("text-form").querySelector(".stop").onclick = () => page.stop("text");
   sends(element("text-form"), async () => {
     const begun = prompt.value;
     note.classList.remove("bad");
@@ -155,7 +162,8 @@ function text(_, page) {
     output.setAttribute("aria-busy", "true");
     try {
       const settings = page.settings(TEXT_TOKENS);
-      const result = await page.ask({ type: "continue", text: begun, settings }, (part) => follow(() => added.append(part)));
+      const message = { type: "continue", view: "text", text: begun, settings };
+      const result = await page.ask(message, (part) => follow(() => added.append(part)));
       added.textContent = result.text;
       output.dataset.tokens = result.tokens.join(",");
       note.textContent = page.note({ ...result, seed: settings.shownSeed });

@@ -25,14 +25,18 @@ function kind() {
   return "scalar";
 }
 
+// Without asking the server, a browser may take files of a folder that has been replaced.
+const FRESH = { cache: "no-cache" };
+
 let model;
-let stopped = false;
+// Views whose answer ends, while it is computed or as soon as its turn comes.
+const stopped = new Set();
 // Messages wait while an answer is computed; this port lets them through.
 const turns = new MessageChannel();
 let resume = () => {};
 turns.port1.onmessage = () => resume();
-const turn = () => new Promise((resolve) => {
-  resume = () => resolve(!stopped);
+const turn = (view) => new Promise((resolve) => {
+  resume = () => resolve(!stopped.has(view));
   turns.port2.postMessage(0);
 });
 
@@ -48,6 +52,27 @@ async function fetched(name, options) {
     throw new Error(`${name} is missing on the server (HTTP ${response.status}); upload the folder as \`slmc compile --page\` wrote it`);
   }
   return response;
+}
+
+const hexadecimal = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** A program of page.json, which must have the bytes that are stated there. */
+async function programOf(stated) {
+  const bytes = new Uint8Array(await (await fetched(stated.file, FRESH)).arrayBuffer());
+  const sound = (digest) => {
+    if (digest !== stated.sha256) throw new Error(`${stated.file} is not the program that page.json states; upload the whole folder again, .wasm as binary files`);
+  };
+  if (bytes.length !== stated.bytes) sound(null);
+  // Browsers have digests for pages from https and from localhost only; elsewhere the program makes its own.
+  const { subtle } = globalThis.crypto ?? {};
+  if (subtle) sound(hexadecimal(new Uint8Array(await subtle.digest("SHA-256", bytes))));
+  const program = await Program.load(bytes).catch((error) => {
+    // The browser takes programs of this kind, or another would have been chosen.
+    if (!subtle && error instanceof WebAssembly.CompileError) sound(null);
+    throw error;
+  });
+  if (!subtle) sound(program.scratch(() => program.sha256(program.put(bytes), bytes.length)));
+  return program;
 }
 
 /** The store of pieces; null where the browser has none for this page. */
@@ -99,12 +124,12 @@ async function load(program, artifact) {
 /** Opens the artifact in the fastest program that gives the logits of the build machine: one of a browser that computes
  * an instruction otherwise than WebAssembly says is left for the next. */
 async function open() {
-  const manifest = await (await fetched("page.json")).json();
+  const manifest = await (await fetched("page.json", FRESH)).json();
   const kinds = [...PROGRAMS.map(([name]) => name), "scalar"];
   let [place, before, kept] = [kinds.indexOf(kind()), null, false];
   for (;;) {
     const name = kinds[place];
-    const program = await Program.load(await (await fetched(manifest.programs[name].file)).arrayBuffer());
+    const program = await programOf(manifest.programs[name]);
     postMessage({ type: "manifest", manifest, kind: name, slower: before !== null });
     let at;
     if (before === null) {
@@ -134,14 +159,14 @@ const memory = () => ({ program: model.program.bytes, artifact: model.artifactBy
 
 const answers = {
   /** Continues a text. */
-  async continue({ id, text, settings }) {
+  async continue({ id, view, text, settings }) {
     const prompt = [...model.opening, ...model.encode(text)];
-    return generate(id, prompt, settings, text === "");
+    return generate(id, view, prompt, settings, text === "");
   },
   /** Answers a question after some turns. */
-  async ask({ id, system, turns, question, settings }) {
+  async ask({ id, view, system, turns, question, settings }) {
     const { tokens, dropped } = model.chatPrompt(system, turns, question, settings.most);
-    return { ...(await generate(id, tokens, settings, true)), dropped };
+    return { ...(await generate(id, view, tokens, settings, true)), dropped };
   },
   /** Rows of texts: logits of labels, or embeddings. */
   async rows({ texts }) {
@@ -151,17 +176,12 @@ const answers = {
   },
 };
 
-function generate(id, prompt, settings, atStart) {
+function generate(id, view, prompt, settings, atStart) {
   const onText = (text, count) => postMessage({ type: "text", id, text, count });
-  return model.generate({ ...settings, prompt, atStart, onText, turn });
+  return model.generate({ ...settings, prompt, atStart, onText, turn: () => turn(view) });
 }
 
-onmessage = async ({ data }) => {
-  if (data.type === "stop") {
-    stopped = true;
-    return;
-  }
-  stopped = false;
+async function handle(data) {
   try {
     if (data.type === "open") return await open();
     const result = await answers[data.type](data);
@@ -169,4 +189,16 @@ onmessage = async ({ data }) => {
   } catch (error) {
     postMessage({ type: "failed", id: data.id, message: error.message });
   }
+}
+
+// There is one session: while an answer is computed, the next question waits. A stop does not; it is for the view that says
+// it, which has one answer at a time.
+let queue = Promise.resolve();
+onmessage = ({ data }) => {
+  if (data.type === "stop") {
+    stopped.add(data.view);
+    return;
+  }
+  stopped.delete(data.view);
+  queue = queue.then(() => handle(data));
 };

@@ -1,12 +1,15 @@
 //! The functions, tests and methods that transformers and Python give a template beyond minijinja's own, those of
 //! minijinja that are different in Jinja, and those that no fuel bounds.
 
+mod strings;
+
 use super::answers::MARKS;
 use super::date::Moment;
 use super::guards::{keep, refusal};
 use super::python;
+use minijinja::filters;
 use minijinja::functions::{dict, namespace};
-use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, StringInput, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
 use minijinja_contrib::globals::{cycler, joiner};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -15,6 +18,10 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 const MAX_WIDTH_DIGITS: usize = 3;
 /// Bytes that one unit of fuel pays for.
 const BYTES_PER_FUEL: usize = 64;
+/// Bytes of a list or dictionary as text that one unit of fuel pays for: making them takes longer than copying.
+const BYTES_MADE_PER_FUEL: usize = 4;
+/// Items of a list that one unit of fuel pays for.
+const ITEMS_PER_FUEL: usize = 4;
 
 /// The message of `raise_exception`, as the source of an engine's error.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +33,9 @@ pub(super) fn register(environment: &mut Environment, moment: Moment) {
     environment.set_formatter(print);
     environment.set_unknown_method_callback(method);
     environment.add_filter("tojson", python::tojson);
+    environment.add_filter("string", string);
+    environment.add_filter("join", join);
+    environment.add_function("slmc_concat", concat);
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("sequence", is_sequence);
     environment.add_function("raise_exception", raise);
@@ -64,14 +74,76 @@ fn generation(state: &mut State, arguments: Kwargs) -> Result<Value, Error> {
     Ok(Value::from(format!("{open}{body}{close}")))
 }
 
-/// Writes the value of `{{ … }}`: floats as Python does.
+/// Writes the value of `{{ … }}`.
 fn print(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    match f64::try_from(value.clone()) {
-        Ok(number) if value.kind() == ValueKind::Number && !value.is_integer() => {
-            output.write_str(&python::float(number)).map_err(Error::from)
-        }
-        _ => escape_formatter(output, state, value),
+    // The engine charges what is written.
+    match python::text(state, value)? {
+        Some(text) => output.write_str(&text).map_err(Error::from),
+        None => escape_formatter(output, state, value),
     }
+}
+
+/// What Python writes otherwise than minijinja, paid for.
+fn text(state: &State, value: &Value) -> Result<Option<String>, Error> {
+    let text = python::text(state, value)?;
+    state.consume_fuel((text.as_ref().map_or(0, String::len) / BYTES_MADE_PER_FUEL) as u64)?;
+    Ok(text)
+}
+
+fn string(state: &State, value: Value) -> Result<Value, Error> {
+    if value.kind() == ValueKind::String {
+        return Ok(value);
+    }
+    Ok(Value::from(text(state, &value)?.unwrap_or_else(|| value.to_string())))
+}
+
+/// `a ~ b`, as [`super::source`] writes it.
+fn concat(state: &State, values: Rest<Value>) -> Result<String, Error> {
+    let mut all = String::new();
+    for value in values.iter() {
+        let own = match value.as_str() {
+            Some(_) => None,
+            None => Some(text(state, value)?.unwrap_or_else(|| value.to_string())),
+        };
+        let part = own.as_deref().or_else(|| value.as_str()).unwrap_or_default();
+        if all.len() + part.len() > python::affordable_bytes(state) {
+            return Err(Error::from(ErrorKind::OutOfFuel));
+        }
+        all.push_str(part);
+    }
+    Ok(all)
+}
+
+fn join(
+    state: &mut State,
+    value: &Value,
+    separator: Option<Value>,
+    attribute: Option<Value>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let or_named = |value: Option<Value>, name: &str| match value {
+        Some(value) => Ok(Some(value)),
+        None => named.get::<Option<Value>>(name),
+    };
+    let (separator, attribute) = (or_named(separator, "d")?, or_named(attribute, "attribute")?);
+    named.assert_all_used()?;
+    let values = match attribute {
+        Some(attribute) => {
+            let attribute = Kwargs::from_iter([("attribute", attribute)]);
+            state.apply_filter("map", &[value.clone(), Value::from(attribute)])?
+        }
+        None => value.clone(),
+    };
+    let mut items = Vec::new();
+    for item in values.try_iter()?.checked() {
+        let item = item?;
+        if items.len() % ITEMS_PER_FUEL == 0 {
+            state.consume_fuel(1)?;
+        }
+        items.push(text(state, &item)?.map_or(item, Value::from));
+    }
+    let separator = separator.as_ref().map(|separator| StringInput::new(state, separator)).transpose()?;
+    filters::join(state, &Value::from(items), separator, None, Kwargs::from_iter(<[(&str, Value); 0]>::default()))
 }
 
 fn raise(message: &Value) -> Result<Value, Error> {
@@ -88,29 +160,14 @@ fn is_sequence(value: &Value) -> bool {
     }
 }
 
-/// Python's methods: `minijinja-contrib`'s, with the two whose cost it does not charge paid ahead, and two more.
+/// Python's methods: `minijinja-contrib`'s, with the one whose cost it does not charge paid ahead, and [`strings`].
 fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
-        match name {
-            "split" | "splitlines" => {
-                let separator =
-                    arguments.first().and_then(|argument| argument.as_str()).filter(|text| !text.is_empty());
-                let parts = match separator {
-                    Some(separator) => text.matches(separator).count(),
-                    None => text.chars().filter(|character| character.is_whitespace()).count(),
-                };
-                state.consume_fuel(parts as u64)?;
-            }
-            "format" => pay_for_format(state, text, arguments)?,
-            "removeprefix" => {
-                let (prefix,): (&str,) = from_args(arguments)?;
-                return Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)));
-            }
-            "removesuffix" => {
-                let (suffix,): (&str,) = from_args(arguments)?;
-                return Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)));
-            }
-            _ => {}
+        if let Some(result) = strings::method(state, text, name, arguments)? {
+            return Ok(result);
+        }
+        if name == "format" {
+            pay_for_format(state, text, arguments)?;
         }
     }
     unknown_method_callback(state, value, name, arguments)

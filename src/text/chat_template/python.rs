@@ -1,6 +1,6 @@
-//! Values that Python writes otherwise than minijinja: floats, and JSON as `json.dumps` makes it. transformers gives
-//! templates a `tojson` that is `json.dumps` with `ensure_ascii=False`: separators `, ` and `: `, keys in their order,
-//! and none of the HTML escapes of Jinja's own.
+//! Values that Python writes otherwise than minijinja: floats, what holds some, texts with characters that are not
+//! shown, and JSON as `json.dumps` makes it. transformers gives templates a `tojson` that is `json.dumps` with
+//! `ensure_ascii=False`: separators `, ` and `: `, keys in their order, and none of the HTML escapes of Jinja's own.
 
 use super::guards;
 use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind};
@@ -35,6 +35,127 @@ pub(super) fn float(value: f64) -> String {
     if plain.contains('.') { plain } else { plain + ".0" }
 }
 
+/// `str` of a list, a tuple, a dictionary or a float; `None` for what minijinja writes as Python does.
+pub(super) fn text(state: &State, value: &Value) -> Result<Option<String>, Error> {
+    let mut repr = Repr { text: String::new(), limit: affordable_bytes(state) };
+    let own = match value.kind() {
+        ValueKind::Number => !value.is_integer(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => true,
+        _ => false,
+    };
+    if own {
+        repr.write(value, 0)?;
+    }
+    Ok(own.then_some(repr.text))
+}
+
+/// Bytes that the fuel that is left can pay for.
+pub(super) fn affordable_bytes(state: &State) -> usize {
+    let fuel = state.fuel_levels().map_or(u64::MAX, |(_, remaining)| remaining);
+    fuel.saturating_mul(BYTES_PER_ENGINE_FUEL).try_into().unwrap_or(usize::MAX)
+}
+
+/// Writes `repr` of values.
+struct Repr {
+    text: String,
+    limit: usize,
+}
+
+impl Repr {
+    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if self.text.len() > self.limit {
+            return Err(Error::from(ErrorKind::OutOfFuel));
+        }
+        if depth > MAX_DEPTH {
+            return Err(guards::refusal(format!("the text of a value more than {MAX_DEPTH} deep")));
+        }
+        // The text of these is their own; what they are made of is no list or dictionary.
+        const OPAQUE: [&str; 3] = ["::Loop", "::Macro", "::Module"];
+        let object = value.as_object().filter(|object| !OPAQUE.iter().any(|name| object.type_name().ends_with(name)));
+        match (value.kind(), object) {
+            (ValueKind::Undefined, _) => self.text.push_str("Undefined"),
+            (ValueKind::String, _) => self.string(value.as_str().unwrap_or_default()),
+            (ValueKind::Number, _) if !value.is_integer() => {
+                self.text.push_str(&float(f64::try_from(value.clone()).unwrap_or(f64::NAN)));
+            }
+            (_, Some(object)) => match object.repr() {
+                ObjectRepr::Map => {
+                    let pairs = object.try_iter_pairs().into_iter().flatten();
+                    self.items('{', '}', pairs, |repr, (key, item)| {
+                        repr.write(&key, depth + 1)?;
+                        repr.text.push_str(": ");
+                        repr.write(&item, depth + 1)
+                    })?;
+                }
+                ObjectRepr::Seq | ObjectRepr::Iterable if object.enumerator_len().is_some() => {
+                    let is_tuple = value.is_tuple() || object.type_name().ends_with("::GroupTuple");
+                    let (open, close) = if is_tuple { ('(', ')') } else { ('[', ']') };
+                    let count = self
+                        .items(open, close, value.try_iter()?.checked(), |repr, item| repr.write(&item?, depth + 1))?;
+                    if is_tuple && count == 1 {
+                        self.text.insert(self.text.len() - 1, ',');
+                    }
+                }
+                _ => self.text.push_str(&value.to_string()),
+            },
+            _ => self.text.push_str(&value.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Items between brackets; how many there are.
+    fn items<T>(
+        &mut self,
+        open: char,
+        close: char,
+        items: impl Iterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T) -> Result<(), Error>,
+    ) -> Result<usize, Error> {
+        self.text.push(open);
+        let mut count = 0;
+        for item in items {
+            if count > 0 {
+                self.text.push_str(", ");
+            }
+            write(self, item)?;
+            count += 1;
+        }
+        self.text.push(close);
+        Ok(count)
+    }
+
+    fn string(&mut self, text: &str) {
+        let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+        self.text.push(quote);
+        for character in text.chars() {
+            match character {
+                '\\' => self.text.push_str("\\\\"),
+                '\n' => self.text.push_str("\\n"),
+                '\r' => self.text.push_str("\\r"),
+                '\t' => self.text.push_str("\\t"),
+                _ if character == quote => self.text.extend(['\\', quote]),
+                _ if is_printable(character) => self.text.push(character),
+                _ => {
+                    let written = match u32::from(character) {
+                        code @ ..=0xff => format!("\\x{code:02x}"),
+                        code @ ..=0xffff => format!("\\u{code:04x}"),
+                        code => format!("\\U{code:08x}"),
+                    };
+                    self.text.push_str(&written);
+                }
+            }
+        }
+        self.text.push(quote);
+    }
+}
+
+/// Python's `isprintable`. `escape_debug` escapes characters of the same categories, and such as combine with the one
+/// before them only where there is none.
+fn is_printable(character: char) -> bool {
+    matches!(character, ' '..='~')
+        || !character.is_ascii() && String::from_iter(['a', character]).escape_debug().count() == 2
+}
+
 /// The filter `tojson`.
 pub(super) fn tojson(state: &State, value: &Value, positional: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
     let argument = |index: usize, name: &str| -> Result<Option<Value>, Error> {
@@ -49,11 +170,9 @@ pub(super) fn tojson(state: &State, value: &Value, positional: Rest<Value>, kwar
     if positional.len() > 4 {
         return Err(Error::from(ErrorKind::TooManyArguments));
     }
-    let fuel = state.fuel_levels().map_or(u64::MAX, |(_, remaining)| remaining);
-    let limit = fuel.saturating_mul(BYTES_PER_ENGINE_FUEL).try_into().unwrap_or(usize::MAX);
     let mut json = Json {
         text: String::new(),
-        limit,
+        limit: affordable_bytes(state),
         style: Style { ensure_ascii, indent, item_separator, key_separator, sort_keys },
     };
     json.write(value, 0)?;
@@ -250,6 +369,22 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
         ] {
             assert_eq!(float(value), expected);
+        }
+    }
+
+    #[test]
+    fn texts_in_lists_are_written_as_python_does() {
+        for (text, expected) in [
+            ("a'b", r#""a'b""#),
+            ("a'\"b", r#"'a\'"b'"#),
+            ("\\ \n\r\t\0\u{7f}", r"'\\ \n\r\t\x00\x7f'"),
+            ("é日🤖e\u{301}\u{301}", "'é日🤖e\u{301}\u{301}'"),
+            ("\u{301}", "'\u{301}'"),
+            ("\u{85}\u{a0}\u{ad}\u{200d}\u{2028}\u{feff}\u{e0001}", r"'\x85\xa0\xad\u200d\u2028\ufeff\U000e0001'"),
+        ] {
+            let mut repr = Repr { text: String::new(), limit: 0 };
+            repr.string(text);
+            assert_eq!(repr.text, expected);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `{% set a = b %}`, `{% set a.b = c %}` | `(b)\|slmc_keep`, `(c)\|slmc_store` | so do bare tuples; namespaces |
 //! | `a + b` | `a\|slmc_term + b\|slmc_term` | lists are added lazily, at any length |
 //! | `a * b` | `a\|slmc_factor * b\|slmc_factor` | and so they are repeated |
+//! | `a ~ b ~ c` | `slmc_concat(a , b , c)` | floats, alone and in containers, are written otherwise by Python |
 //!
 //! The filters ([`super::guards`]) return their argument or an error, so that a template that passes renders the same
 //! text. Filters are added on the line of their value, so line numbers stay. Also refused are tags longer than
@@ -108,20 +109,24 @@ fn assignment(source: &str, tokens: &[Token]) -> Option<usize> {
     })
 }
 
-/// The texts that are added before and after a token.
+/// The texts that are added before and after a token, or take its place.
 #[derive(Clone, Default)]
 struct Edit {
     before: String,
     after: String,
+    /// In the place of the token.
+    instead: Option<&'static str>,
 }
 
 /// Appends one tag with its guards.
 fn guard(prepared: &mut String, source: &str, text: &str, start: usize, tokens: &[Token], marks: bool) {
     let mut edits = vec![Edit::default(); tokens.len()];
     let partners = partners(source, tokens);
-    let begin = expression_start(source, tokens);
+    // The name of a statement is no part of an expression.
+    let begin = expression_start(source, tokens).max(usize::from(text.starts_with("{%")));
     guard_containers(&mut edits, source, tokens, &partners, begin);
     guard_operators(&mut edits, source, tokens, &partners, begin);
+    replace_concatenations(&mut edits, source, tokens, &partners, begin);
     guard_assignment(&mut edits, source, tokens);
 
     let mut position = start;
@@ -133,7 +138,7 @@ fn guard(prepared: &mut String, source: &str, text: &str, start: usize, tokens: 
             ("endgeneration", 1, true, false) => "endif",
             ("generation", 1, true, true) => "call slmc_generation()",
             ("endgeneration", 1, true, true) => "endcall",
-            (text, ..) => text,
+            (text, ..) => edit.instead.unwrap_or(text),
         });
         prepared.push_str(&edit.after);
         position = token.end;
@@ -170,10 +175,12 @@ fn expression_start(source: &str, tokens: &[Token]) -> usize {
     }
 }
 
+/// Names that are no operands.
+const OPERATORS: [&str; 13] =
+    ["and", "or", "not", "in", "is", "if", "else", "elif", "set", "with", "do", "recursive", "for"];
+
 /// Whether an operand of an operator can end with this token.
 fn ends_operand(source: &str, token: &Token) -> bool {
-    const OPERATORS: [&str; 13] =
-        ["and", "or", "not", "in", "is", "if", "else", "elif", "set", "with", "do", "recursive", "for"];
     match token.kind {
         Kind::Name => !OPERATORS.contains(&token.text(source)),
         Kind::Number | Kind::Text => true,
@@ -260,6 +267,55 @@ fn operand_end(source: &str, tokens: &[Token], partners: &[usize], start: usize)
     }
 }
 
+/// Rows of operands with `~` between them.
+fn replace_concatenations(edits: &mut [Edit], source: &str, tokens: &[Token], partners: &[usize], begin: usize) {
+    for index in begin.max(1)..tokens.len() {
+        if !tokens[index].is("~", source) || edits[index].instead.is_some() {
+            continue;
+        }
+        let (mut start, mut end) = (index, index + 1);
+        while start > begin && (partners[start - 1] < start - 1 || !is_looser(source, tokens, start - 1)) {
+            start = partners[start - 1].min(start - 1);
+        }
+        while end < tokens.len() && (partners[end] > end || !is_looser(source, tokens, end)) {
+            end = partners[end].max(end) + 1;
+        }
+        // Without an operand, minijinja refuses it.
+        if start == index || end == index + 1 {
+            continue;
+        }
+        let mut at = start;
+        while at < end {
+            if tokens[at].is("~", source) {
+                edits[at].instead = Some(",");
+            }
+            at = partners[at].max(at) + 1;
+        }
+        edits[start].before.insert_str(0, "slmc_concat(");
+        edits[end - 1].after.push(')');
+    }
+}
+
+/// Whether a token other than a whole pair of brackets ends a row of operands with `~` between them. Tests are parts of
+/// operands: their names, which can be those of operators, and what follows them.
+fn is_looser(source: &str, tokens: &[Token], index: usize) -> bool {
+    let is = |at: Option<usize>, symbol: &str| at.is_some_and(|at| tokens[at].is(symbol, source));
+    let back = |count: usize| index.checked_sub(count);
+    let is_test = |count: usize| is(back(count), "is") || is(back(count), "not") && is(back(count + 1), "is");
+    let follows_operand = back(1).is_some_and(|before| ends_operand(source, &tokens[before])) && !is_test(2);
+    let text = tokens[index].text(source);
+    match tokens[index].kind {
+        Kind::Number | Kind::Text => false,
+        Kind::Name => OPERATORS.contains(&text) && text != "is" && !is(back(1), ".") && !is_test(1),
+        Kind::Symbol => match text {
+            "+" | "-" => follows_operand,
+            "*" | "**" => !follows_operand,
+            "/" | "//" | "%" | "." | "|" | "~" => false,
+            _ => true,
+        },
+    }
+}
+
 /// The value of a `set`. A dotted target is a namespace, which must not come to hold another.
 fn guard_assignment(edits: &mut [Edit], source: &str, tokens: &[Token]) {
     if !tokens.first().is_some_and(|token| token.is("set", source)) {
@@ -286,7 +342,31 @@ mod tests {
             ("{{ a }}", "{{ a }}"),
             ("{{ a + b.c[0](x)|f(1) }}", "{{ a|slmc_term + b.c[0](x)|f(1)|slmc_term }}"),
             ("{{ a + -b is string }}", "{{ a|slmc_term + -b is string }}"),
-            ("{{ 'x' 'y' * n ~ m }}", "{{ 'x' 'y'|slmc_factor * n|slmc_factor ~ m }}"),
+            ("{{ 'x' 'y' * n ~ m }}", "{{ slmc_concat('x' 'y'|slmc_factor * n|slmc_factor , m) }}"),
+            ("{{ a ~ b.c[d ~ e](f)|g ~ 'h' }}", "{{ slmc_concat(a , b.c[slmc_concat(d , e)](f)|g , 'h') }}"),
+            ("{{ a - -b ~ -c - d ~ e }}", "{{ a - slmc_concat(-b , -c) - slmc_concat(d , e) }}"),
+            ("{{ a + b ~ c + d }}", "{{ a|slmc_term + slmc_concat(b|slmc_term , c|slmc_term) + d|slmc_term }}"),
+            ("{{ a / b % c // d ~ e ** f == g }}", "{{ slmc_concat(a / b % c // d , e ** f) == g }}"),
+            (
+                "{{ not a ~ b if c ~ d else e ~ f }}",
+                "{{ not slmc_concat(a , b) if slmc_concat(c , d) else slmc_concat(e , f) }}",
+            ),
+            ("{{ a is not in [b] ~ c is d }}", "{{ slmc_concat(a is not in ([b]|slmc_keep) , c is d) }}"),
+            (
+                "{{ a is eq -1 ~ b not in c.not ~ d }}",
+                "{{ slmc_concat(a is eq -1 , b) not in slmc_concat(c.not , d) }}",
+            ),
+            (
+                "{{ f(*a ~ b, c=d ~ e) ~ {'a' ~ b: 1} }}",
+                "{{ slmc_concat(f(*slmc_concat(a , b), c=slmc_concat(d , e)) , ({slmc_concat('a' , b): 1}|slmc_keep)) }}",
+            ),
+            ("{% set a = [b] ~ c -%}", "{% set a = (slmc_concat(([b]|slmc_keep) , c))|slmc_keep -%}"),
+            ("{% for a in b ~ c if d ~ e %}", "{% for a in slmc_concat(b , c) if slmc_concat(d , e) %}"),
+            (
+                "{% elif a ~ b %}{% if (a ~ b) ~ c %}",
+                "{% elif slmc_concat(a , b) %}{% if slmc_concat((slmc_concat(a , b)) , c) %}",
+            ),
+            ("{{ ~ a }}{{ a ~ }}{{ 'a ~ b' }}", "{{ ~ a }}{{ a ~ }}{{ 'a ~ b' }}"),
             ("{{ a + b + c }}", "{{ a|slmc_term + b|slmc_term + c|slmc_term }}"),
             ("{{ f(*a, **b) }}", "{{ f(*a, **b) }}"),
             ("{{ a[1:] + [b] }}", "{{ a[1:]|slmc_term + ([b]|slmc_keep)|slmc_term }}"),

@@ -123,6 +123,47 @@ fn functions_and_filters_are_those_of_transformers() {
         ("{% set ns = namespace({'a': 1}, ) %}{% set ns.b = dict(x=ns.a) %}{{ ns.b.x }}", "1".to_owned()),
         ("a\n  {%- generation %}\nb\n  {%- endgeneration %}\nc\n", "abc".to_owned()),
         ("<b>{{ '<b>' ~ '&' }}", "<b><b>&".to_owned()),
+        (
+            "{{ 1e-05|string }} {{ 1e16 ~ 1e-05 ~ none ~ true ~ missing ~ -1e-05 }} {{ 1e10 * 1e6 ~ 'x' }}",
+            "1e-05 1e+161e-05NoneTrue-1e-05 1e+16x".to_owned(),
+        ),
+        (
+            "{{ [1e16, 'a\\u00a0', none, (1e-05,), (), {'a': 1.0, 2: [missing]}] }} \
+             {{ {'a': 1e16} ~ '' }}{{ [1e16]|string }}",
+            "[1e+16, 'a\\xa0', None, (1e-05,), (), {'a': 1.0, 2: [Undefined]}] {'a': 1e+16}[1e+16]".to_owned(),
+        ),
+        (
+            "{{ [1e16, [1e-05], 'a', 2]|join('|') }} {{ [{'a': 1e16}, {'a': none}]|join(',', attribute='a') }} \
+             {{ 'ab'|join(d='-') }}\
+             {{ [1e16]|map('string')|join }}",
+            "1e+16|[1e-05]|a|2 1e+16,None a-b1e+16".to_owned(),
+        ),
+        (
+            "{{ 'tool_call'.title() }} {{ \"they're O'NEIL\".title() }} {{ 'ǆ ßa ﬁx ΟΔΟΣ'.title() }} \
+             {{ 'tool_call'|title }}",
+            "Tool_Call They'Re O'Neil ǅ Ssa Fix Οδος Tool_call".to_owned(),
+        ),
+        (
+            "{{ 'A B'.istitle() }}{{ 'AB'.istitle() }}{{ ''.istitle() }}{{ 'aB'.istitle() }}{{ '1 ǅa'.istitle() }}",
+            "TrueFalseFalseFalseTrue".to_owned(),
+        ),
+        (
+            "{{ 'a\\r\\nb\\rc\\u2028d\\x0be\\n'.splitlines() }} {{ 'a\\r\\nb\\n\\n'.splitlines(true) }} \
+             {{ 'a\\n'.splitlines(keepends=true) }}",
+            "['a', 'b', 'c', 'd', 'e'] ['a\\r\\n', 'b\\n', '\\n'] ['a\\n']".to_owned(),
+        ),
+        (
+            "{{ ' a  b\\x1fc '.split() }} {{ ' a  b  c '.split(none, 1) }} {{ 'a,b,c'.split(',', maxsplit=1) }} \
+             {{ ','.split(sep=',') }}\
+             {{ 'a b'.split(maxsplit=0) }}{{ ' '.split() }}",
+            "['a', 'b', 'c'] ['a', 'b  c '] ['a', 'b,c'] ['', '']['a b'][]".to_owned(),
+        ),
+        (
+            "{{ '\\x1f a\\u00a0'.strip() }}|{{ 'xyaxy'.lstrip('yx') }}|{{ 'xyaxy'.rstrip('yx') }}|\
+             {{ 'a '.strip('') }}|{{ '\\x1c'.isspace() }}",
+            "a|axy|xya|a |True".to_owned(),
+        ),
+        ("{{ '7'.zfill(3) }}{{ '-7'.zfill(4) }}{{ 'abcd'.zfill(2) }}{{ '+'.zfill(2) }}", "007-007abcd+0".to_owned()),
     ] {
         assert_eq!(render(text).expect(text), expected, "{text}");
     }
@@ -146,6 +187,7 @@ fn errors_name_place_cause_and_remedy() {
         ("{% include 'other' %}", vec!["unknown statement include"]),
         ("{{ strftime_now('%Q') }}", vec!["strftime_now does not know `%Q` of `%Q`"]),
         ("{{ 'a' + 1 }}", vec!["unsupported types string and number; check that the conversation"]),
+        ("{{ 'a'.split('') }}", vec!["`split` at an empty separator"]),
         ("{{ missing|tojson }}", vec!["tojson of an undefined value"]),
         ("{% for x in [1] %}\n{% with %}{% break %}{% endwith %}{% endfor %}", vec![", line 2: `break` inside `with`"]),
     ] {

@@ -78,6 +78,10 @@ impl Kind {
         Kind::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
     }
 
+    pub(super) fn name(self) -> &'static str {
+        Kind::ALL.into_iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
     pub(super) fn has(self, value: &Value) -> bool {
         match self {
             Kind::Null => value.is_null(),

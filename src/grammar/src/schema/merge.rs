@@ -1,14 +1,25 @@
 //! `allOf`: several schemas made one, keyword by keyword. Two of a keyword that have no common form are refused by name.
 
-use super::keywords::{Schema, describes};
+use super::keywords::describes;
 use super::refuse;
 use crate::error::Result;
 use serde_json::{Map, Value, json};
 
+/// A schema with all that it refers to, as a part of another one. `unevaluatedProperties` sees what is inside its own
+/// schema and nothing of what stands beside that: for the others it closes as `additionalProperties` does.
+pub(super) fn as_part(mut whole: Map<String, Value>) -> Map<String, Value> {
+    let further = whole.shift_remove("unevaluatedProperties").filter(|further| *further != Value::Bool(true));
+    // With `additionalProperties` there is no property that is not evaluated.
+    if let Some(further) = further {
+        whole.entry("additionalProperties").or_insert(further);
+    }
+    whole
+}
+
 /// Adds what a schema says, but for `$ref` and `allOf`, to what others say.
-pub(super) fn add(merged: &mut Map<String, Value>, part: &Schema<'_>) -> Result<()> {
+pub(super) fn add(merged: &mut Map<String, Value>, part: Map<String, Value>, pointer: &str) -> Result<()> {
     // A schema that closes its properties excludes those of the others.
-    for (closed, open) in [(&*merged, part.map), (part.map, &*merged)] {
+    for (closed, open) in [(&*merged, &part), (&part, &*merged)] {
         let closes = closed.get("additionalProperties").is_some_and(|value| *value != Value::Bool(true));
         let names = |map: &Map<String, Value>| match map.get("properties") {
             Some(Value::Object(properties)) => properties.keys().cloned().collect(),
@@ -16,24 +27,52 @@ pub(super) fn add(merged: &mut Map<String, Value>, part: &Schema<'_>) -> Result<
         };
         let known = names(closed);
         if closes && let Some(name) = names(open).into_iter().find(|name| !known.contains(name)) {
-            let problem = format!("`additionalProperties` excludes the property `{name}` of another part of `allOf`");
-            return Err(refuse(part.pointer, problem));
+            let problem = format!(
+                "`additionalProperties` or `unevaluatedProperties` excludes the property `{name}` of another part of \
+                 `allOf`"
+            );
+            return Err(refuse(pointer, problem));
         }
     }
-    for (keyword, value) in part.map.iter().filter(|(keyword, _)| !matches!(keyword.as_str(), "$ref" | "allOf")) {
-        let Some(before) = merged.get(keyword).filter(|before| *before != value) else {
-            merged.insert(keyword.clone(), value.clone());
+    // `items` speaks of every item behind the `prefixItems` of its own schema.
+    if (has_items(merged) || has_items(&part))
+        && rules_items(merged)
+        && rules_items(&part)
+        && first_items(merged) != first_items(&part)
+    {
+        let problem = "`items` beside other `prefixItems` in another part of `allOf`: write both into one schema";
+        return Err(refuse(pointer, problem));
+    }
+    for (keyword, value) in part {
+        if matches!(keyword.as_str(), "$ref" | "allOf") {
+            continue;
+        }
+        let Some(before) = merged.get(&keyword).filter(|before| **before != value) else {
+            merged.insert(keyword, value);
             continue;
         };
-        if describes(keyword) {
+        if describes(&keyword) {
             continue;
         }
-        let both = both(keyword, before, value);
-        let both = both
-            .ok_or_else(|| refuse(part.pointer, format!("`allOf` has two of `{keyword}` that cannot be made one")))?;
-        merged.insert(keyword.clone(), both);
+        let both = both(&keyword, before, &value);
+        let both =
+            both.ok_or_else(|| refuse(pointer, format!("`allOf` has two of `{keyword}` that cannot be made one")))?;
+        merged.insert(keyword, both);
     }
     Ok(())
+}
+
+/// Whether a schema says something of the items that it does not name.
+fn has_items(schema: &Map<String, Value>) -> bool {
+    schema.get("items").is_some_and(|items| *items != Value::Bool(true))
+}
+
+fn first_items(schema: &Map<String, Value>) -> &[Value] {
+    schema.get("prefixItems").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn rules_items(schema: &Map<String, Value>) -> bool {
+    has_items(schema) || !first_items(schema).is_empty()
 }
 
 fn both(keyword: &str, left: &Value, right: &Value) -> Option<Value> {

@@ -34,9 +34,8 @@ impl Compiler<'_, '_> {
             let more = Node::Sequence(vec![comma, pair.clone()]);
             return Ok(braces(Node::Sequence(vec![pair, Node::Repeat(Rc::new(more), 0, None)]).optional()));
         }
-        if properties.is_some()
-            && schema.value("additionalProperties").is_some_and(|value| *value != Value::Bool(false))
-        {
+        let stated = schema.value("additionalProperties").or(schema.value("unevaluatedProperties"));
+        if properties.is_some() && stated.is_some_and(|value| *value != Value::Bool(false)) {
             self.notes.push(Note { pointer: pointer.into(), text: "only the named properties are written".into() });
         }
         let mut members = Vec::new();
@@ -79,7 +78,13 @@ impl Compiler<'_, '_> {
             Some(Value::Bool(false)) => None,
             Some(items) => Some(self.schema(items, &inner(pointer, "items"), depth + 1)?),
             None if first.is_empty() || least as usize > first.len() => Some(self.any_value()?),
-            None => None,
+            None => {
+                if most.is_none_or(|most| most as usize > first.len()) {
+                    let text = "without `items` no items behind `prefixItems` are written".into();
+                    self.notes.push(Note { pointer: pointer.into(), text });
+                }
+                None
+            }
         };
         if items.is_none() {
             most = Some(most.unwrap_or(u32::MAX).min(first.len() as u32));

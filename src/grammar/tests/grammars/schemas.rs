@@ -38,7 +38,7 @@ const SCHEMAS: [&str; 22] = [
 ];
 
 /// Schemas of which only the outputs are checked.
-const FURTHER: [&str; 16] = [
+const FURTHER: [&str; 25] = [
     "true",
     "{}",
     r#"{"type": "object"}"#,
@@ -55,6 +55,15 @@ const FURTHER: [&str; 16] = [
     r#"{"type": "integer", "exclusiveMinimum": 2.5, "exclusiveMaximum": 40}"#,
     r#"{"minimum": 3, "type": "integer", "title": "a title", "description": "…", "default": 5, "examples": [4]}"#,
     r##"{"type": "object", "properties": {"value": {"type": "string", "maxLength": 2}, "next": {"$ref": "#"}}, "required": ["value"]}"##,
+    r#"{"type": "array", "prefixItems": [{"const": "x"}], "allOf": [{"minItems": 1, "items": true}], "items": {"type": "integer", "minimum": 0, "maximum": 9}, "maxItems": 3}"#,
+    r#"{"type": "array", "allOf": [{"prefixItems": [{"const": "x"}, {"type": "null"}]}, {"prefixItems": [{"const": "x"}, {"type": "null"}], "items": false}]}"#,
+    r#"{"type": "object", "unevaluatedProperties": false, "allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}]}"#,
+    r#"{"type": "object", "unevaluatedProperties": false, "properties": {"c": {"const": 3}}, "anyOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}, "required": ["b"]}]}"#,
+    r#"{"allOf": [{"type": "object", "unevaluatedProperties": false, "properties": {"b": {"const": 2}}, "allOf": [{"properties": {"a": {"const": 1}}}]}, {"properties": {"a": {"type": "integer"}}, "required": ["a"]}]}"#,
+    r##"{"$ref": "#/$defs/a", "required": ["a"], "unevaluatedProperties": false, "$defs": {"a": {"type": "object", "unevaluatedProperties": {"const": 5}, "properties": {"b": {"const": 2}}}}}"##,
+    r#"{"allOf": [{"type": "object", "unevaluatedProperties": {"type": "integer", "minimum": 0, "maximum": 5}}], "unevaluatedProperties": false}"#,
+    r#"{"minLength": 2, "maxLength": 4}"#,
+    r#"{"type": "string", "pattern": "^[+--]{1,3}[^\\s\\S]?$", "maxLength": 4}"#,
 ];
 
 fn parsed(text: &[u8]) -> Value {
@@ -216,6 +225,48 @@ fn what_is_not_supported_is_refused_by_name_and_place() {
         (r#"{"allOf": [{"pattern": "a"}, {"pattern": "b"}]}"#, "/allOf/1", "two of `pattern`"),
         (r#"{"properties": {}, "required": ["a"], "additionalProperties": false}"#, "", "required and excluded"),
         ("[1]", "", "a schema is an object"),
+        (
+            r#"{"type": "array", "prefixItems": [{"type": "string"}], "allOf": [{"items": {"type": "integer"}}]}"#,
+            "",
+            "`items` beside other `prefixItems`",
+        ),
+        (r#"{"allOf": [{"prefixItems": [true]}, {"items": {"type": "null"}}]}"#, "/allOf/1", "other `prefixItems`"),
+        (
+            r#"{"allOf": [{"prefixItems": [true], "items": false}, {"prefixItems": [{}]}]}"#,
+            "/allOf/1",
+            "`items` beside",
+        ),
+        (r#"{"items": {"type": "null"}, "anyOf": [{"prefixItems": [true]}]}"#, "/anyOf/0", "`items` beside"),
+        (
+            r##"{"$ref": "#/$defs/a", "items": {"type": "null"}, "$defs": {"a": {"prefixItems": [true]}}}"##,
+            "",
+            "`items` beside",
+        ),
+        (
+            r#"{"allOf": [{"type": "object", "properties": {"a": {"const": 1}}, "unevaluatedProperties": false}, {"properties": {"b": {"const": 2}}}]}"#,
+            "/allOf/1",
+            "`unevaluatedProperties` excludes the property `b`",
+        ),
+        (
+            r#"{"properties": {"b": {"const": 2}}, "oneOf": [{"properties": {"a": {"const": 1}}, "unevaluatedProperties": {"type": "null"}}]}"#,
+            "/oneOf/0",
+            "excludes the property `b`",
+        ),
+        (
+            r##"{"$ref": "#/$defs/a", "properties": {"b": true}, "$defs": {"a": {"properties": {"a": true}, "unevaluatedProperties": false}}}"##,
+            "",
+            "excludes the property `b`",
+        ),
+        (
+            r#"{"allOf": [{"unevaluatedProperties": false}, {"type": "object", "additionalProperties": {"type": "null"}}]}"#,
+            "/allOf/1",
+            "two of `additionalProperties`",
+        ),
+        (r#"{"type": "string", "pattern": "^[]a]$"}"#, "", "`[]` has no character in ECMAScript"),
+        (r#"{"type": "string", "pattern": "[^]"}"#, "", "and `[^]` every one"),
+        (r#"{"type": "string", "pattern": "a{,3}"}"#, "", "`{,3}` is no number of repetitions"),
+        (r#"{"type": "string", "pattern": "a{ 3 }"}"#, "", "`{ 3 }` is no number"),
+        (r#"{"type": "string", "pattern": "[a"}"#, "", "unclosed character class"),
     ] {
         let error = match Source::Schema(schema, Separators::Compact).compile(&Limits::default()) {
             Err(error @ (GrammarError::Schema { .. } | GrammarError::Unsupported { .. })) => error.to_string(),
@@ -227,10 +278,83 @@ fn what_is_not_supported_is_refused_by_name_and_place() {
     assert!(error.contains("is not JSON") && error.contains("line 1"), "{error}");
 }
 
+/// Of every pattern some strings in which ECMAScript finds it, and some in which it does not.
+#[test]
+fn patterns_have_the_meaning_of_ecmascript() {
+    for (pattern, found, absent) in [
+        (r"^[+--]$", vec!["+", ",", "-"], vec!["*", "."]),
+        (r"^[--/]$", vec!["-", ".", "/"], vec![",", "0"]),
+        (r"^[a-z--/]$", vec!["a", "z", "-", ".", "/"], vec!["0", ","]),
+        (r"^[a-]$", vec!["a", "-"], vec!["b"]),
+        (r"^[-a]$", vec!["a", "-"], vec!["b"]),
+        (r"^[\w-.]$", vec!["a", "_", "-", "."], vec![",", "+"]),
+        (r"^[.-\d]$", vec![".", "-", "7"], vec!["/", "a"]),
+        (r"^[a&&b]$", vec!["a", "b", "&"], vec!["c"]),
+        (r"^[a~~b]$", vec!["a", "b", "~"], vec!["c"]),
+        (r"^[^a^]$", vec!["b", "]"], vec!["a", "^"]),
+        (r"^[[:a]$", vec!["[", ":", "a"], vec!["l", "]"]),
+        (r"^[\]a]$", vec!["]", "a"], vec!["\\"]),
+        (r"^[\u0041-\x43]$", vec!["A", "C"], vec!["D", "u", "0"]),
+        (r"^[\b]$", vec!["\u{8}"], vec!["b"]),
+        (r"^\s$", vec!["\t", "\r", " ", "\u{a0}", "\u{2003}", "\u{2028}", "\u{feff}"], vec!["\u{85}", "\u{200b}"]),
+        (r"^\S$", vec!["\u{85}", "a"], vec!["\n", "\u{feff}", "\u{3000}"]),
+        (r"^[\sx]$", vec!["x", "\u{feff}", "\n"], vec!["\u{85}", "s"]),
+        (r"^[^\s]$", vec!["x", "\u{85}"], vec!["\u{feff}", " "]),
+        (r"^[\S]$", vec!["x", "\u{85}"], vec!["\u{feff}", " "]),
+        (r"^.$", vec!["\u{85}", "😀"], vec!["\n", "\u{2028}"]),
+        (r"^a{2}b{1,}c{0,1}$", vec!["aab", "aabbc"], vec!["ab", "aabcc"]),
+        (r"^\{,2}\p{Lu}\u{e9}$", vec!["{,2}Aé"], vec!["{,2}aé"]),
+    ] {
+        let schema = serde_json::json!({ "type": "string", "pattern": pattern }).to_string();
+        let grammar = compiled(Source::Schema(&schema, Separators::Compact));
+        for (texts, accepted) in [(found, true), (absent, false)] {
+            for text in texts {
+                let value = Value::from(text).to_string();
+                assert_eq!(grammar.automaton().accepts(value.as_bytes()), accepted, "{pattern}: {value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_are_never_written_are_noted() {
+    for (schema, pointer, text) in [
+        (r#"{"minLength": 1}"#, "", "without `type` only the types of its keywords are written: string"),
+        (r#"{"items": true, "properties": {}}"#, "", "written: array, object"),
+        (r#"{"type": "array", "items": {"maxItems": 3}}"#, "/items", "written: array"),
+        (r#"{"type": "array", "prefixItems": [true]}"#, "", "without `items` no items behind `prefixItems`"),
+        (r#"{"type": "array", "prefixItems": [true], "maxItems": 2}"#, "", "without `items`"),
+        (
+            r#"{"type": "object", "properties": {"a": true}, "additionalProperties": true}"#,
+            "",
+            "only the named properties",
+        ),
+        (
+            r#"{"type": "object", "properties": {"a": true}, "unevaluatedProperties": {}}"#,
+            "",
+            "only the named properties",
+        ),
+    ] {
+        let grammar = compiled(Source::Schema(schema, Separators::Compact));
+        let [note] = grammar.notes() else { panic!("{schema}: {:?}", grammar.notes()) };
+        assert_eq!(note.pointer, pointer, "{schema}");
+        assert!(note.text.contains(text), "{schema}: {}", note.text);
+    }
+    for schema in [
+        r#"{"type": "array", "prefixItems": [true], "items": false}"#,
+        r#"{"type": "array", "prefixItems": [true], "maxItems": 1}"#,
+        r#"{"allOf": [{"type": "string"}, {"minLength": 1}]}"#,
+        r#"{"enum": [1, 2]}"#,
+        "{}",
+    ] {
+        assert_eq!(compiled(Source::Schema(schema, Separators::Compact)).notes(), [], "{schema}");
+    }
+}
+
 #[test]
 fn alternatives_that_may_overlap_are_noted() {
     let notes = |schema: &str| compiled(Source::Schema(schema, Separators::Compact)).notes().to_vec();
-    let overlapping = r#"{"items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}"#;
+    let overlapping = r#"{"type": "array", "items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}"#;
     let found = notes(overlapping);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].pointer, "/items");

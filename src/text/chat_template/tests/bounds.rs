@@ -51,6 +51,11 @@ fn endless_and_exploding_templates_are_stopped() {
         // Operations whose result is far longer than their arguments.
         "{{ ([1] * 100000000) == ([1] * 100000000) }}".to_owned(),
         "{{ (['x' * 1000] * 1000000) ~ '' }}".to_owned(),
+        format!("{{{{ {} }}}}", vec!["('x' * 1000000)"; 300].join(" ~ ")),
+        repeated("x=[1.5]", 60, "{% set n.x = n.x|string ~ [n.x] %}", ""),
+        repeated("x='x'", 60, "{% set n.x = [n.x, n.x]|join(n.x) %}", ""),
+        "{{ '1'.zfill(10**12) }}".to_owned(),
+        "{{ ('\\r' * 14000000).splitlines()|length }}".to_owned(),
         "{{ ''.join(['x' * 1000] * 1000000) }}".to_owned(),
         "{{ '{:1000000000}'.format(1) }}".to_owned(),
         "{{ ('{0}' * 100000).format('x' * 100000) }}".to_owned(),
