@@ -1,6 +1,8 @@
 //! Models written for other tools and read back: every integer stays, rows of queries and keys among them; with scales that
 //! are halves every weight does, to the bit. What a format does not hold is refused by name, and nothing is written then.
 
+mod directories;
+mod heads;
 mod losses;
 mod places;
 mod recipes;
@@ -65,7 +67,12 @@ fn widened(name: &str) -> Config {
 
 /// A model of a family with random values of every sign.
 fn model(name: &str) -> Model {
-    let config = widened(name);
+    model_of(widened(name))
+}
+
+/// A model of a configuration with such values.
+fn model_of(config: Config) -> Model {
+    let name = config.file().display();
     let spec = spec_without_weights(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut parameters = BTreeMap::new();
     for (number, parameter) in spec.parameters().into_iter().enumerate() {

@@ -5,15 +5,18 @@ mod lowered;
 mod messages;
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{golden, json, refused, succeed};
+use crate::support::{self, golden, golden_folders, json, refused, succeed};
+use messages::ModelProto;
+use prost::Message;
 use serde_json::Value;
-use slmc::formats::export::{Described, Export, ExportSettings, named};
+use slmc::formats::export::{Described, Export, ExportSettings, Written, named};
 use slmc::formats::open_model;
 use slmc::model::id::{LinearId, ParameterId};
 use slmc::model::scheme::QuantScheme;
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::search::quantize_matrix;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -35,14 +38,112 @@ fn rounded(mut model: Model, scheme: impl Fn(LinearId) -> QuantScheme) -> Model 
 }
 
 /// Writes a model in a variant.
-fn export(model: &Model, variant: &'static str, out: &Path) {
+fn export(model: &Model, variant: &'static str, out: &Path) -> Written {
     let format = named("onnx").expect("there is the format");
     let settings = ExportSettings { variant: Some(variant), ..ExportSettings::default() };
     let plan = format.plan(&Described::of_model(model), &settings).expect("the graphs have it");
     assert!(plan.losses.is_empty());
     let provenance = &serde_json::json!({"stage": "export"});
     let export = Export { model: model.clone(), plan: &plan, settings: &settings, provenance, out };
-    format.write(export, &Silent).expect("it can be written");
+    format.write(export, &Silent).expect("it can be written")
+}
+
+#[test]
+fn every_value_of_a_graph_is_given_once_and_before_it_is_read() {
+    let format = named("onnx").expect("there is the format");
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut exported = Vec::new();
+    for folder in golden_folders() {
+        let name = support::name(&folder);
+        if format.plan(&Described::of_model(&golden_model(name)), &ExportSettings::default()).is_err() {
+            continue;
+        }
+        exported.push(name.to_owned());
+        for (mix, model) in engine::mixes(name) {
+            for variant in VARIANTS {
+                let (label, out) = (format!("{name} {mix} {variant}"), directory.path().join("out"));
+                export(&model, variant, &out);
+                let bytes = fs::read(out.join("model.onnx")).expect("written");
+                let graph = ModelProto::decode(bytes.as_slice()).expect("messages").graph.expect("a graph");
+                let tensors = graph.initializer.iter().map(|tensor| &tensor.name);
+                let mut given = BTreeSet::new();
+                for value in graph.input.iter().map(|input| &input.name).chain(tensors) {
+                    assert!(given.insert(value), "{label}: `{value}` is there twice");
+                }
+                for node in &graph.node {
+                    let missing = node.input.iter().find(|value| !value.is_empty() && !given.contains(value));
+                    assert_eq!(missing, None, "{label}: read before it is made");
+                    for value in &node.output {
+                        assert!(given.insert(value), "{label}: `{value}` is made twice");
+                    }
+                }
+                assert!(graph.output.iter().all(|output| given.contains(&output.name)), "{label}");
+            }
+        }
+    }
+    // The engine runs all of them.
+    let mut run = [&engine::DECODERS[..], &engine::ENCODERS].concat();
+    run.sort_unstable();
+    exported.sort_unstable();
+    assert_eq!(exported, run);
+}
+
+/// genai_config.json of a golden checkpoint with this generation_config.json, and what is said of it.
+fn genai(name: &str, generation: &Value) -> (Value, Vec<String>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut model, out) = (golden_model(name), directory.path().join("out"));
+    model.companions.add_bytes("generation_config.json", generation.to_string().into_bytes());
+    let written = export(&model, "onnxruntime", &out);
+    let config = fs::read(out.join("genai_config.json")).expect("it is a decoder");
+    (serde_json::from_slice(&config).expect("JSON"), written.notes)
+}
+
+#[test]
+fn decoders_have_names_that_onnxruntime_genai_knows() {
+    let cases = [
+        ("gemma3-text", "gemma3_text"),
+        ("gpt-neox-parallel", "decoder"),
+        ("gpt2", "decoder"),
+        ("granite-multipliers", "granite"),
+        ("llama-mha", "llama"),
+        ("ministral3-yarn", "decoder"),
+        ("mistral", "mistral"),
+        ("mobilellm", "decoder"),
+        ("opt", "decoder"),
+        ("phi", "phi"),
+        ("phi3-fused-qkv", "phi3"),
+        ("qwen2-qkv-bias", "qwen2"),
+        ("qwen3-qk-norm", "qwen3"),
+        ("smollm3-no-positions", "smollm3"),
+        ("stablelm-partial-rotary", "decoder"),
+        ("starcoder2", "decoder"),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(genai(name, &serde_json::json!({})).0["model"]["type"], expected, "{name}");
+    }
+}
+
+#[test]
+fn draws_without_a_limit_stay_draws_without_a_limit() {
+    let cases = [
+        (serde_json::json!({"do_sample": true, "top_k": 0, "top_p": 0.5, "temperature": 0.75}), true, 0),
+        (serde_json::json!({"do_sample": true, "top_k": 1}), true, 1),
+        (serde_json::json!({"do_sample": true, "top_k": 40}), true, 40),
+        // As transformers has it where nothing is said.
+        (serde_json::json!({"do_sample": true}), true, 50),
+        (serde_json::json!({"do_sample": false, "top_k": 0, "min_p": 0.25}), false, 1),
+        (serde_json::json!({}), false, 1),
+    ];
+    for (generation, draws, top_k) in cases {
+        let (config, notes) = genai("llama-gqa-tied", &generation);
+        let search = &config["search"];
+        assert_eq!((&search["do_sample"], &search["top_k"]), (&draws.into(), &top_k.into()), "{generation}");
+        assert!(notes.is_empty(), "{generation}: {notes:?}");
+    }
+    let (config, notes) =
+        genai("llama-gqa-tied", &serde_json::json!({"do_sample": true, "top_k": 0, "top_p": 0.5, "min_p": 0.25}));
+    assert_eq!((&config["search"]["top_k"], &config["search"]["top_p"]), (&0.into(), &0.5.into()));
+    assert!(notes.len() == 1 && notes[0].contains("leaves out min_p, here 0.25"), "{notes:?}");
 }
 
 #[test]

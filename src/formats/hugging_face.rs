@@ -9,7 +9,9 @@ mod undecided;
 mod write;
 
 pub use export::SafetensorsExport;
-pub(super) use write::{StoredPart, config, encoded, encoded_f32, prefix, stored_shape, stored_type, tensors};
+pub(super) use write::{
+    StoredPart, config, encoded, encoded_f32, factor_note, prefix, stored_shape, stored_type, tensors,
+};
 
 use super::error::ModelFormatError;
 use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};

@@ -123,6 +123,7 @@ fn keys_that_do_not_make_a_model_are_named() {
         (with("rope.scale_linear", Field::F32(4.0)), &["`llama.rope.scale_linear` is 4"]),
         (with("vocab_size", Field::U32(9)), &["`llama.vocab_size` is 9, expected 8, the rows of"]),
         (with("attention.causal", Field::Flag(false)), &["`llama.attention.causal` is false, expected true"]),
+        (with("pooling_type", Field::U32(1)), &["`llama.pooling_type` is 1, expected 0: slmc has no other pooling"]),
     ]);
 }
 

@@ -22,24 +22,57 @@ use std::path::PathBuf;
 /// Largest difference, as a part of the largest logit: sums in another order.
 const TOLERANCE: f32 = 1e-4;
 /// Every golden checkpoint that the graphs have, decoders first.
-const DECODERS: [&str; 12] = [
+pub(super) const DECODERS: [&str; 27] = [
     "gemma3-text",
+    "gpt-neox-parallel",
+    "gpt-neox-sequential",
     "gpt2",
+    "gpt2-unprefixed-with-buffers",
+    "granite-multipliers",
     "llama-bf16-sharded",
+    "llama-dynamic",
     "llama-gqa-tied",
+    "llama-linear",
     "llama-mha",
+    "llama-yarn",
     "llama3-rope-scaling",
     "llama3-v4-config-keys",
+    "ministral3-yarn",
     "mistral",
     "mistral-sliding-window-8",
+    "mobilellm",
+    "opt",
+    "phi",
     "phi3-fused-qkv",
+    "phi3-longrope-partial",
     "qwen2-qkv-bias",
     "qwen3-qk-norm",
+    "smollm3-no-positions",
+    "stablelm-partial-rotary",
+    "starcoder2",
 ];
-const ENCODERS: [&str; 4] = ["bert-classifier", "bert-encoder", "bert-mlm", "distilbert-mlm"];
+pub(super) const ENCODERS: [&str; 17] = [
+    "bert-answers",
+    "bert-classifier",
+    "bert-encoder",
+    "bert-mlm",
+    "bert-mlm-padded",
+    "bert-tokens",
+    "camembert-mlm",
+    "distilbert-answers",
+    "distilbert-classifier",
+    "distilbert-mlm",
+    "electra-classifier",
+    "electra-mlm",
+    "electra-tokens",
+    "roberta-classifier",
+    "roberta-mlm-padded",
+    "roberta-tokens",
+    "xlm-roberta-encoder",
+];
 
 /// A checkpoint as it is and in mixes of schemes.
-fn mixes(name: &str) -> Vec<(&'static str, Model)> {
+pub(super) fn mixes(name: &str) -> Vec<(&'static str, Model)> {
     let mixed = rounded(golden_model(name), |id| match id.role {
         Role::TokenEmbedding | Role::LmHead => QuantScheme::Split { wide_rows: 64 },
         Role::Up | Role::Down => QuantScheme::W4G32,

@@ -59,9 +59,24 @@ pub(super) struct Architecture {
     pub(super) scales_frequencies: bool,
     /// Name of the norm after the last layer.
     pub(super) final_norm: &'static str,
+    /// Values of [`POOLING`] that its models have; a causal decoder has seen the whole text at its last token alone.
+    pub(super) poolings: &'static [usize],
     /// Keys beyond [`COMMON_KEYS`].
     pub(super) keys: &'static [&'static str],
 }
+
+/// Key of how the hidden states of a text become one row; absent or [`NOT_POOLED`] of decoders with a head.
+pub(super) const POOLING: &str = "pooling_type";
+/// Every token keeps its state.
+pub(super) const NOT_POOLED: usize = 0;
+/// The mean of all.
+pub(super) const MEAN: usize = 1;
+/// The state of the first token.
+pub(super) const FIRST: usize = 2;
+/// The state of the last token.
+pub(super) const LAST: usize = 3;
+/// The scores of a classifier.
+pub(super) const RANK: usize = 4;
 
 /// Which configuration an architecture has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +92,7 @@ pub(super) enum Shape {
 }
 
 /// Keys that any architecture may have.
-const COMMON_KEYS: [&str; 22] = [
+const COMMON_KEYS: [&str; 23] = [
     "vocab_size",
     "context_length",
     "embedding_length",
@@ -100,6 +115,7 @@ const COMMON_KEYS: [&str; 22] = [
     "expert_used_count",
     "tensor_data_layout",
     "use_parallel_residual",
+    POOLING,
 ];
 
 const RMS: &str = "attention.layer_norm_rms_epsilon";
@@ -115,6 +131,7 @@ const PLAIN: Architecture = Architecture {
     fuses_gate: false,
     scales_frequencies: false,
     final_norm: "output_norm",
+    poolings: &[NOT_POOLED],
     keys: &[RMS],
 };
 
@@ -122,7 +139,7 @@ const PLAIN: Architecture = Architecture {
 pub(super) const ARCHITECTURES: [Architecture; 8] = [
     Architecture { interleaved: true, scales_frequencies: true, ..PLAIN },
     Architecture { name: "qwen2", families: &["qwen2"], shape: Shape::Qwen2, ..PLAIN },
-    Architecture { name: "qwen3", families: &["qwen3"], shape: Shape::Qwen3, ..PLAIN },
+    Architecture { name: "qwen3", families: &["qwen3"], shape: Shape::Qwen3, poolings: &[NOT_POOLED, LAST], ..PLAIN },
     Architecture {
         name: "gemma3",
         families: &["gemma3_text"],
@@ -158,7 +175,8 @@ pub(super) const ARCHITECTURES: [Architecture; 8] = [
         name: "bert",
         families: &["bert", "distilbert"],
         shape: Shape::Bert,
-        keys: &[LAYER, "pooling_type", "classifier.output_labels"],
+        poolings: &[NOT_POOLED, MEAN, FIRST, LAST, RANK],
+        keys: &[LAYER, "classifier.output_labels"],
         ..PLAIN
     },
     Architecture {

@@ -4,7 +4,7 @@
 //! The file has one end token, and keys for the end of a turn and of a message; llama.cpp also ends at tokens that are
 //! spelled as one of [`END_SPELLINGS`], and so does this: a model that writes `<|im_end|>` would else talk on.
 
-use super::architecture::{Architecture, Shape};
+use super::architecture::{Architecture, FIRST, LAST, MEAN, POOLING, Shape};
 use super::error::GgufError;
 use super::metadata::Metadata;
 use super::tokenizer::{self, NotRebuilt, Rebuilt};
@@ -58,12 +58,11 @@ pub(super) fn companions(
         }
     }
     put(&mut companions, TOKENIZER_CONFIG_FILE, &Value::Object(tokenizer_config(architecture, metadata)?));
-    if architecture.shape == Shape::Bert {
-        if let Some((modules, pooling)) = pooling(architecture, metadata)? {
-            put(&mut companions, MODULES_FILE, &modules);
-            put(&mut companions, POOLING_FILE, &pooling);
-        }
-    } else {
+    if let Some((modules, pooling)) = pooling(architecture, metadata)? {
+        put(&mut companions, MODULES_FILE, &modules);
+        put(&mut companions, POOLING_FILE, &pooling);
+    }
+    if architecture.shape != Shape::Bert {
         put(&mut companions, GENERATION_CONFIG_FILE, &Value::Object(generation_config(metadata)?));
         notes.extend(templates(metadata, &mut companions)?);
     }
@@ -152,16 +151,25 @@ fn templates(metadata: &Metadata, companions: &mut Companions) -> Result<Vec<Not
     Ok(notes)
 }
 
+/// The value of [`POOLING`], where a file has one.
+pub(super) fn pooling_type(architecture: &Architecture, metadata: &Metadata) -> Result<Option<usize>, GgufError> {
+    let key = architecture.key(POOLING);
+    let kind = metadata.optional_count(&key)?;
+    if kind.is_some_and(|kind| !architecture.poolings.contains(&kind)) {
+        let known: Vec<String> = architecture.poolings.iter().map(usize::to_string).collect();
+        let expected = format!("{}: slmc has no other pooling of {}", known.join(" or "), architecture.name);
+        return Err(metadata.wrong(&key, &expected));
+    }
+    Ok(kind)
+}
+
 /// modules.json and the configuration of the pooling; `None` where every token keeps its state, and of classifiers.
 fn pooling(architecture: &Architecture, metadata: &Metadata) -> Result<Option<(Value, Value)>, GgufError> {
-    let key = architecture.key("pooling_type");
-    let kind = match metadata.optional_count(&key)? {
-        // 4 is the rank of a classifier.
-        None | Some(0 | 4) => return Ok(None),
-        Some(1) => "mean",
-        Some(2) => "cls",
-        Some(3) => "lasttoken",
-        Some(_) => return Err(metadata.wrong(&key, "0 to 4")),
+    let kind = match pooling_type(architecture, metadata)? {
+        Some(MEAN) => "mean",
+        Some(FIRST) => "cls",
+        Some(LAST) => "lasttoken",
+        _ => return Ok(None),
     };
     let module = |index: usize, path: &str, class: &str| {
         json!({

@@ -2,7 +2,8 @@
 //! architecture implies. Every key of the architecture is looked at; what cannot be said in the family's configuration is
 //! refused by its own name.
 
-use super::architecture::{Architecture, Shape};
+use super::architecture::{Architecture, LAST, Shape};
+use super::companions::pooling_type;
 use super::container::StoredBlocks;
 use super::error::GgufError;
 use super::frequencies;
@@ -36,7 +37,7 @@ impl Described<'_> {
         let mut config = match self.architecture.shape {
             Shape::Llama => self.llama()?,
             Shape::Qwen2 => self.gated("qwen2", "Qwen2ForCausalLM")?,
-            Shape::Qwen3 => self.gated("qwen3", "Qwen3ForCausalLM")?,
+            Shape::Qwen3 => self.gated("qwen3", self.qwen3_class()?)?,
             Shape::Gemma3 => self.gemma3()?,
             Shape::Phi3 => self.phi3()?,
             Shape::Gpt2 => self.gpt2()?,
@@ -79,6 +80,7 @@ impl Described<'_> {
         if self.metadata.optional_flag(&causal)?.is_some_and(|causal| causal == encoder) {
             return Err(self.metadata.wrong(&causal, if encoder { "false" } else { "true" }));
         }
+        pooling_type(self.architecture, self.metadata)?;
         let parallel = self.key("use_parallel_residual");
         if self.metadata.optional_flag(&parallel)? == Some(true) {
             return Err(self.metadata.wrong(&parallel, "false"));
@@ -219,6 +221,14 @@ impl Described<'_> {
         config.insert("head_dim".to_owned(), json!(self.head_dim(heads)?));
         config.insert("hidden_act".to_owned(), json!("silu"));
         Ok(config)
+    }
+
+    /// The encoder of Qwen3-Embedding, where texts are pooled.
+    fn qwen3_class(&self) -> Result<&'static str, GgufError> {
+        match pooling_type(self.architecture, self.metadata)? {
+            Some(LAST) => Ok("Qwen3Model"),
+            _ => Ok("Qwen3ForCausalLM"),
+        }
     }
 
     fn llama(&self) -> Result<Map<String, Value>, GgufError> {

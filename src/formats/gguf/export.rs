@@ -140,8 +140,8 @@ impl ExportFormat for GgufExport {
     fn plan(&self, model: &Described<'_>, settings: &ExportSettings) -> Result<ExportPlan, ExportError> {
         let mut plan = ExportPlan::default();
         let file = Plan::of(model.spec, model, settings)?;
-        description::leave_out(&new_tensors(file.architecture, model.spec).1, &mut plan)?;
         description::check(file.architecture, model, &mut plan)?;
+        description::leave_out(&new_tensors(file.architecture, model.spec).1, &mut plan)?;
         for (tensor, kind) in &file.tensors {
             types::add(&mut plan, tensor, *kind, model);
         }

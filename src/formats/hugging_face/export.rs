@@ -1,7 +1,7 @@
 //! The export `safetensors`: a Hugging Face directory of floating-point values, which every tool reads. Integers become the
 //! values that they stand for, which f32 holds to the bit.
 
-use super::Directory;
+use super::{Directory, factor_note};
 use crate::disk::{DenseType, atomic};
 use crate::formats::ModelFormatError;
 use crate::formats::export::{
@@ -57,7 +57,8 @@ impl ExportFormat for SafetensorsExport {
     fn write(&self, export: Export<'_>, progress: &dyn Progress) -> Result<Written, ModelFormatError> {
         let Export { model, settings, provenance, out, .. } = export;
         let dtype = settings.dtype.unwrap_or(DenseType::F32);
-        Directory(out).write_as(&dense_model(model), provenance, Some(dtype), progress)?;
-        Ok(Written::default())
+        let model = dense_model(model);
+        Directory(out).write_as(&model, provenance, Some(dtype), progress)?;
+        Ok(Written { scale_error: None, notes: factor_note(&model, dtype).into_iter().collect() })
     }
 }

@@ -1,18 +1,20 @@
 //! The dense directory: the output of stages between import and `quantize`, which transformers loads as it is. Tensors have the
 //! names the family gives them, under the prefix of the checkpoint the model was read from, fused and transposed as the
 //! family stores them; a tied head is not written a second time. One tensor is in memory at a time. All have one data type:
-//! the one that is asked for, else the checkpoint's if every tensor still has it and f32 otherwise; config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
-//! settings are in both spellings too. transformers does not ask which matrices are sparse: slmc.json lists them under
-//! `sparsity`, as {NAME: "2:4"}.
+//! the one that is asked for, else the checkpoint's if every tensor still has it and f32 otherwise; config.json says so
+//! in both spellings, `dtype` and `torch_dtype`. Where a family rounds its factor on embeddings by that key and no type was
+//! asked for, the key stays as it was: the model would be another one. Rotary settings are in both spellings too.
+//! transformers does not ask which matrices are sparse: slmc.json lists them under `sparsity`, as {NAME: "2:4"}.
 
 use super::WEIGHTS_FILE;
 use crate::disk::atomic::NewDirectory;
 use crate::disk::tensor::first_beyond;
 use crate::disk::tensor_file::{self, NewTensor};
-use crate::disk::{DenseTensor, DenseType};
+use crate::disk::{Config, DenseTensor, DenseType};
 use crate::formats::error::ModelFormatError;
+use crate::formats::export::dense_type_name;
 use crate::formats::output;
-use crate::model::families::{Family, TensorName};
+use crate::model::families::{self, Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
@@ -38,6 +40,7 @@ pub(super) fn write(
 ) -> Result<(), ModelFormatError> {
     let family = Family::of(&model.config)?;
     let tensors = tensors(model, family, prefix(model, family))?;
+    let asked = dtype.is_some();
     let dtype = dtype.unwrap_or_else(|| common_type(tensors.values().flatten()));
     let count = |parts: &[StoredPart<'_>]| -> u64 { stored_shape(parts).iter().map(|&n| n as u64).product() };
     progress.begin("writing the values", tensors.values().map(|parts| count(parts)).sum(), "values");
@@ -67,7 +70,8 @@ pub(super) fn write(
     }
     written?;
     progress.finish();
-    output::finish(directory, config(model, dtype), provenance, &model.companions)
+    let stated = if asked || other_factor(model, dtype).is_none() { type_name(dtype) } else { stated_type(model) };
+    output::finish(directory, config_of(model, stated), provenance, &model.companions)
 }
 
 /// A parameter in the tensor that holds it, with others or alone.
@@ -226,6 +230,9 @@ pub(in crate::formats) fn stored_type(dtype: DenseType) -> Dtype {
     }
 }
 
+/// Keys of config.json with the data type, of transformers 5 and 4.
+const TYPE_KEYS: [&str; 2] = ["dtype", "torch_dtype"];
+
 /// As config.json names a data type.
 fn type_name(dtype: DenseType) -> &'static str {
     match dtype {
@@ -237,12 +244,48 @@ fn type_name(dtype: DenseType) -> &'static str {
 
 /// config.json as it was read, with data type and rotary settings in the spellings of transformers 4 and 5.
 pub(in crate::formats) fn config(model: &Model, dtype: DenseType) -> Map<String, Value> {
-    let mut config = model.config.map().clone();
-    for key in ["dtype", "torch_dtype"] {
-        config.insert(key.to_owned(), json!(type_name(dtype)));
-    }
+    config_of(model, type_name(dtype))
+}
+
+fn config_of(model: &Model, type_name: &str) -> Map<String, Value> {
+    let mut config = typed(model, type_name);
     spell_rotary(&mut config);
     config
+}
+
+fn typed(model: &Model, type_name: &str) -> Map<String, Value> {
+    let mut config = model.config.map().clone();
+    for key in TYPE_KEYS {
+        config.insert(key.to_owned(), json!(type_name));
+    }
+    config
+}
+
+/// The data type that config.json names; without one families round nothing, as in f32.
+fn stated_type(model: &Model) -> &str {
+    let stated = TYPE_KEYS.iter().find_map(|key| model.config.value(key)?.as_str());
+    stated.unwrap_or(type_name(DenseType::F32))
+}
+
+/// The factor on embeddings that the model has once its configuration names this data type, where that is another one.
+fn other_factor(model: &Model, dtype: DenseType) -> Option<f32> {
+    let config = Config::from_map(model.config.file(), typed(model, type_name(dtype)));
+    let factor = families::spec(&config).ok()?.embedding_scale;
+    (factor != model.spec.embedding_scale).then_some(factor)
+}
+
+/// What is said of an export whose data type gives the model another factor on embeddings.
+pub(in crate::formats) fn factor_note(model: &Model, dtype: DenseType) -> Option<String> {
+    let (factor, stated) = (other_factor(model, dtype)?, stated_type(model));
+    let types = [DenseType::F32, DenseType::F16, DenseType::Bf16].into_iter();
+    let keeping = types.map(|dtype| (type_name(dtype), dense_type_name(dtype))).find(|(name, _)| *name == stated);
+    Some(format!(
+        "embeddings are multiplied by {factor} in {}, the data type of this export, and by {} in this model, which \
+         rounds the factor as transformers does in {stated}{}",
+        type_name(dtype),
+        model.spec.embedding_scale,
+        keeping.map(|(_, dtype)| format!("; --dtype {dtype} keeps it")).unwrap_or_default()
+    ))
 }
 
 /// Adds whichever spelling of the rotary settings is not there: `rope_parameters` of transformers 5, or `rope_theta` and

@@ -125,6 +125,15 @@ impl<'m> GraphBuilder<'m> {
         });
     }
 
+    /// A name that two of nodes, tensors and inputs have: a graph gives every value once.
+    pub(super) fn repeated(&self) -> Option<&str> {
+        let inputs = self.inputs.iter().map(|input| &input.name);
+        let tensors = self.initializers.iter().map(|tensor| &tensor.name);
+        let made = self.nodes.iter().flat_map(|node| &node.output);
+        let mut names = BTreeSet::new();
+        inputs.chain(tensors).chain(made).find(|name| !names.insert(*name)).map(String::as_str)
+    }
+
     /// The value of a name that one node makes for all who ask: `make` adds it the first time.
     pub(super) fn once(&mut self, name: &str, make: impl FnOnce(&mut Self, &str)) -> String {
         if self.shared.insert(name.to_owned()) {

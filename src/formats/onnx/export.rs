@@ -205,17 +205,24 @@ pub(super) fn write(
     } else {
         composer.encoder()?
     }
+    if let Some(name) = composer.graph.repeated() {
+        let what = format!("a graph that gives `{name}` twice");
+        let why = "this is a fault of slmc, please report it; export the model as safetensors".to_owned();
+        return Err(ExportError::NotSaid { format: NAME, what, why }.into());
+    }
     let directory = NewDirectory::begin(out)?;
     let header = header(model, operators);
     file::write(directory.path(), &header, model.spec.family, composer.graph, apart)?;
     let config = plain_config(&model.config);
+    let mut notes = Vec::new();
     if decoder {
         let genai = genai::config(&model.spec, &config, &model.companions, operators)?;
         let failed = |source| ModelFormatError::Companion { file: directory.path().join(GENAI_FILE), source };
         directory.write(GENAI_FILE, format!("{genai:#}\n")).map_err(failed)?;
+        notes.extend(genai::note(&model.companions)?);
     }
     output::finish(directory, config.map().clone(), provenance, &model.companions)?;
-    Ok(Written { scale_error: scale_error(model), notes: Vec::new() })
+    Ok(Written { scale_error: scale_error(model), notes })
 }
 
 /// Everything of the file but the graph.

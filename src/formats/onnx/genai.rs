@@ -13,10 +13,12 @@ use slm_runtime::sample::{ALL, Sampling};
 /// The file.
 pub(super) const GENAI_FILE: &str = "genai_config.json";
 
-/// What onnxruntime-genai calls a decoder whose graph is the usual one: for families that it has a class of their own for.
+/// What onnxruntime-genai calls a decoder whose graph is the usual one, of whatever family.
 const PLAIN_DECODER: &str = "decoder";
-/// Families whose own class looks for inputs that these graphs do not have.
-const OTHER_INPUTS: [&str; 1] = ["gpt2"];
+/// Families that it runs as such a decoder under their own names; it refuses names that it does not know. GPT-2 is not
+/// among them: the class for it looks for inputs that these graphs do not have.
+const KNOWN: [&str; 10] =
+    ["gemma2", "gemma3_text", "granite", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3"];
 
 /// The configuration of a decoder.
 ///
@@ -29,7 +31,7 @@ pub(super) fn config(
     operators: Operators,
 ) -> Result<Value, ConfigError> {
     let sampling = generation::read(companions)?.sampling;
-    let kind = if OTHER_INPUTS.contains(&spec.family) { PLAIN_DECODER } else { spec.family };
+    let kind = if KNOWN.contains(&spec.family) { spec.family } else { PLAIN_DECODER };
     let first =
         |key: &str| -> Result<Option<u32>, ConfigError> { Ok(config.tokens(key, spec.vocabulary)?.first().copied()) };
     let mut model = Map::new();
@@ -48,6 +50,22 @@ pub(super) fn config(
     model.insert("vocab_size".to_owned(), json!(spec.vocabulary));
     model.insert("decoder".to_owned(), decoder(spec, operators));
     Ok(json!({ "model": model, "search": search(spec, &sampling) }))
+}
+
+/// What is said of settings that onnxruntime-genai does not have.
+///
+/// # Errors
+/// Settings of generation that are not sound.
+pub(super) fn note(companions: &Companions) -> Result<Option<String>, ConfigError> {
+    let sampling = generation::read(companions)?.sampling;
+    let shares = generation::sampling_json(&sampling);
+    Ok((sampling.min_p > 0).then(|| {
+        format!(
+            "genai_config.json leaves out min_p, here {}, which onnxruntime-genai does not have: it draws tokens that \
+             slmc never takes; set top_p or top_k there",
+            shares["min_p"]
+        )
+    }))
 }
 
 fn decoder(spec: &ModelSpec, operators: Operators) -> Value {
@@ -92,7 +110,8 @@ fn search(spec: &ModelSpec, sampling: &Sampling) -> Value {
         "num_return_sequences": 1,
         "do_sample": draws,
         "temperature": if draws { short(sampling.temperature) } else { 1.0 },
-        "top_k": if draws && sampling.top_k > 0 { sampling.top_k } else { 1 },
+        // Without a limit 0 in both; of 1 the likeliest token is taken, whatever `do_sample` says.
+        "top_k": if draws { sampling.top_k } else { 1 },
         "top_p": if draws { f64::from(sampling.top_p) / f64::from(ALL) } else { 1.0 },
         "repetition_penalty": short(sampling.repetition_penalty),
         "past_present_share_buffer": false,

@@ -3,6 +3,7 @@
 //! ```text
 //! Pre     x + f(norm(x))         Post    norm(x + f(x))         Around    x + norm(f(norm(x)))
 //! Added   x + norm(f(x))         Beside  x + attention(norm(x)) + network(norm(x))
+//!                                Common  x + attention(n) + network(n), n = norm(x)
 //! ```
 
 use super::attention::Context;
@@ -20,9 +21,12 @@ impl Composer<'_> {
         let output = self.linear(LinearId::layer(layer, Role::Output), &mixed)?;
         let sites = [NormSite::Attention, NormSite::AttentionOutput];
         let residual = self.onto_residual(layer, &spec, [hidden, &output], sites, "attn.residual")?;
-        let beside = spec.norm_placement.is_side_by_side();
-        let input =
-            self.before(layer, &spec, spec.norm_placement.of_network(), if beside { hidden } else { &residual })?;
+        let input = match spec.norm_placement {
+            // The network reads what attention has read.
+            NormPlacement::Common => input,
+            NormPlacement::Beside => self.before(layer, &spec, NormSite::Ffn, hidden)?,
+            _ => self.before(layer, &spec, NormSite::Ffn, &residual)?,
+        };
         let hidden = residual;
         let inner = self.widen(layer, &spec, &input)?;
         let output = self.linear(LinearId::layer(layer, Role::Down), &inner)?;

@@ -1,13 +1,14 @@
 //! A specification as the keys of its architecture: what [`super::super::configuration`] reads. What the architecture implies
 //! and the model does otherwise is refused; a sliding window that the architecture's readers do not have is a loss.
 
-use super::super::architecture::{Architecture, Shape};
+use super::super::architecture::{Architecture, FIRST, LAST, MEAN, NOT_POOLED, POOLING, RANK, Shape};
 use super::NAME;
 use super::keys::Keys;
 use crate::formats::export::{Described, ExportError, ExportPlan, Loss};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
 use crate::model::spec::{
-    Activation, AttentionSpec, Head, LayerSpec, Mixer, ModelSpec, Pooling, Positions, RotaryScaling, RotarySpec,
+    Activation, AttentionSpec, ClassifierState, Function, Head, LayerSpec, Mixer, ModelSpec, Pooling, Positions,
+    RotaryScaling, RotarySpec,
 };
 
 /// Layers of the Gemma 3 whose scores are scaled by hidden / heads.
@@ -76,6 +77,7 @@ pub(super) fn check(
         let why = "its readers take a decoder; export the model as safetensors";
         return Err(not_said("positions that see both ways", why));
     }
+    check_head(architecture, spec)?;
     let Shared { heads, head_dim, .. } = in_common(spec)?;
     let activation = match architecture.shape {
         Shape::Gemma3 | Shape::Gpt2 => Activation::GeluTanh,
@@ -100,13 +102,33 @@ pub(super) fn check(
     }
     check_rotary(architecture, spec)?;
     windows(architecture, spec, plan);
-    if let Some(Pooling::Maximum) = spec.embedding.map(|embedding| embedding.pooling) {
+    notes(architecture, spec, plan);
+    Ok(())
+}
+
+/// Refuses poolings and classifiers for which readers compute something else.
+fn check_head(architecture: &Architecture, spec: &ModelSpec) -> Result<(), ExportError> {
+    let pooling = spec.embedding.map(|embedding| embedding.pooling);
+    if pooling == Some(Pooling::Maximum) {
         return Err(not_said(
             "pooling by the largest value",
             "it has mean, cls and lasttoken; export the model as safetensors",
         ));
     }
-    notes(architecture, spec, plan);
+    // Without a pooling a decoder's file is that of a generator, whose head is the token table.
+    if spec.head == Head::Hidden && architecture.shape != Shape::Bert && pooling != Some(Pooling::Last) {
+        let why = "its readers would generate text with it; put modules.json and 1_Pooling of its sentence encoder \
+                   beside the model, or export it as safetensors";
+        return Err(not_said(format!("the hidden states of this {} without a pooling", spec.family), why));
+    }
+    if let Head::Classifier { state, function, norm, bias, .. } = &spec.head {
+        let implied = *state == ClassifierState::First && *function == Function::Tanh && norm.is_none() && *bias;
+        if !implied {
+            let why = "its readers take tanh over the first token, with a bias and without a norm; export the model as \
+                       safetensors";
+            return Err(not_said(format!("the pooler of this {}", spec.family), why));
+        }
+    }
     Ok(())
 }
 
@@ -220,6 +242,9 @@ pub(super) fn describe(architecture: &Architecture, spec: &ModelSpec, keys: &mut
         _ => "attention.layer_norm_rms_epsilon",
     };
     keys.number(&key(epsilon_key), epsilon);
+    if architecture.shape == Shape::Bert || spec.head == Head::Hidden {
+        keys.size(&key(POOLING), pooling_type(spec));
+    }
     match architecture.shape {
         Shape::Gemma3 => gemma3(architecture, spec, keys),
         Shape::Bert => bert(architecture, spec, keys),
@@ -275,17 +300,20 @@ fn gemma3(architecture: &Architecture, spec: &ModelSpec, keys: &mut Keys) {
     }
 }
 
-/// Pooling, labels, and that every token sees all others.
+/// How the hidden states of a text become one row.
+fn pooling_type(spec: &ModelSpec) -> usize {
+    match (&spec.head, spec.embedding.map(|embedding| embedding.pooling)) {
+        (Head::Classifier { .. }, _) => RANK,
+        (_, Some(Pooling::Mean)) => MEAN,
+        (_, Some(Pooling::First)) => FIRST,
+        (_, Some(Pooling::Last)) => LAST,
+        (_, Some(Pooling::Maximum) | None) => NOT_POOLED,
+    }
+}
+
+/// Labels, and that every token sees all others.
 fn bert(architecture: &Architecture, spec: &ModelSpec, keys: &mut Keys) {
     keys.flag(&architecture.key("attention.causal"), spec.causal);
-    let pooling = match (&spec.head, spec.embedding.map(|embedding| embedding.pooling)) {
-        (Head::Classifier { .. }, _) => 4,
-        (_, Some(Pooling::Mean)) => 1,
-        (_, Some(Pooling::First)) => 2,
-        (_, Some(Pooling::Last)) => 3,
-        (_, Some(Pooling::Maximum) | None) => 0,
-    };
-    keys.size(&architecture.key("pooling_type"), pooling);
     if let Head::Classifier { labels, .. } = &spec.head {
         keys.texts(&architecture.key("classifier.output_labels"), labels);
     }

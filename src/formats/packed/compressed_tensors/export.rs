@@ -150,9 +150,10 @@ impl ExportFormat for CompressedTensorsExport {
         let Export { model, settings, provenance, out, .. } = export;
         let described = Described::of_model(&model);
         let modules = modules::of(&described, family(&model.spec)?, with_inputs(settings));
-        let scale_error =
-            Directory { modules, dtype: dtype(&model.spec, settings) }.write(model, provenance, out, progress)?;
-        Ok(Written { scale_error, notes: Vec::new() })
+        let dtype = dtype(&model.spec, settings);
+        let notes = hugging_face::factor_note(&model, dtype).into_iter().collect();
+        let scale_error = Directory { modules, dtype }.write(model, provenance, out, progress)?;
+        Ok(Written { scale_error, notes })
     }
 }
 
@@ -263,7 +264,8 @@ impl Directory {
         written?;
         progress.finish();
         let mut config = hugging_face::config(&model, self.dtype);
-        config.insert(super::super::KEY.to_owned(), groups::section(&self.modules, &names, &model.spec));
+        let heads = groups::head_names(family, &model.spec, prefix);
+        config.insert(super::super::KEY.to_owned(), groups::section(&self.modules, &names, heads, &model.spec));
         output::finish(directory, config, provenance, &model.companions)?;
         Ok(worst.get())
     }

@@ -1,17 +1,23 @@
 //! `quantization_config`: a group for every coding, with the modules that it is for. One coding for all linears has the class
 //! `Linear`; else modules are named by patterns, one for all layers where they have the same. Linears that are not packed stand
-//! under `ignore`, the language-model head always: it may be tied to a table.
+//! under `ignore`, the language-model head always: tied to a table it is a module of its own there, without a tensor.
 
-use super::modules::{Coding, Module};
+use super::modules::{Coding, Module, is_linear};
 use crate::formats::packed::compressed_tensors::METHOD;
-use crate::model::id::{Class, LinearId, Role};
+use crate::model::families::Family;
+use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{ModelKind, ModelSpec};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The section, `names` being those of modules by their first matrix.
-pub(super) fn section(modules: &[Module], names: &BTreeMap<LinearId, String>, spec: &ModelSpec) -> Value {
-    let linear = |module: &&Module| module.first().role.class() != Class::Embedding;
+/// The section, `names` being those of modules by their first matrix and `heads` those of the language-model head.
+pub(super) fn section(
+    modules: &[Module],
+    names: &BTreeMap<LinearId, String>,
+    heads: Vec<String>,
+    spec: &ModelSpec,
+) -> Value {
+    let linear = |module: &&Module| is_linear(module.first().role);
     let codings: BTreeSet<Coding> = modules.iter().filter(linear).map(|module| module.coding).collect();
     let packed: Vec<Coding> = codings.into_iter().filter(|coding| *coding != Coding::Float).collect();
     let formats: BTreeSet<&str> = packed.iter().map(|coding| format(*coding)).collect();
@@ -27,9 +33,13 @@ pub(super) fn section(modules: &[Module], names: &BTreeMap<LinearId, String>, sp
         };
         groups.insert(format!("group_{number}"), group(*coding, &targets));
     }
-    let mut ignore = vec!["lm_head".to_owned()];
     let plain = modules.iter().filter(linear).filter(|module| module.coding == Coding::Float);
-    ignore.extend(plain.filter_map(|module| names.get(&module.first()).cloned()).filter(|name| name != "lm_head"));
+    let mut ignore = vec!["lm_head".to_owned()];
+    for name in heads.into_iter().chain(plain.filter_map(|module| names.get(&module.first()).cloned())) {
+        if !ignore.contains(&name) {
+            ignore.push(name);
+        }
+    }
     // transformers makes a pooler whether the checkpoint has one or not.
     let has_pooler = spec.matrices().iter().any(|(id, ..)| id.role == Role::Pooler);
     if spec.kind == ModelKind::Encoder && !has_pooler {
@@ -42,6 +52,15 @@ pub(super) fn section(modules: &[Module], names: &BTreeMap<LinearId, String>, sp
         "config_groups": groups,
         "ignore": ignore,
     })
+}
+
+/// Names that the module of a language-model head may have, whether its matrix is its own or the token table's.
+pub(super) fn head_names(family: &Family, spec: &ModelSpec, prefix: &str) -> Vec<String> {
+    let head = LinearId::global(Role::LmHead);
+    let has_head = spec.last_linear() == Some(head);
+    let source = family.tensor(spec, ParameterId::weight(head)).filter(|_| has_head);
+    let stems = source.into_iter().flat_map(|source| source.names(prefix));
+    stems.filter_map(|name| name.strip_suffix(".weight").map(str::to_owned)).collect()
 }
 
 fn format(coding: Coding) -> &'static str {

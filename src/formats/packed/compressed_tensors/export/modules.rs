@@ -6,6 +6,8 @@
 //! | all of one scheme with groups | its bits, its groups |
 //! | of several schemes | 8 bits in groups of 32, the scale of an 8-bit row repeated |
 //! | columns that groups do not divide, tables, language-model heads | floating point |
+//!
+//! The projection of embeddings to the width of the layers is a linear as well.
 
 use crate::disk::DenseType;
 use crate::formats::export::{Described, ExportPlan};
@@ -69,6 +71,11 @@ impl Coding {
     }
 }
 
+/// Whether matrices of a role are linear modules there, and not tables.
+pub(super) fn is_linear(role: Role) -> bool {
+    role == Role::EmbeddingProjection || role.class() != Class::Embedding
+}
+
 /// A module of the checkpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Module {
@@ -128,9 +135,9 @@ pub(super) fn of(model: &Described<'_>, family: &Family, with_inputs: bool) -> V
 }
 
 fn coding(model: &Described<'_>, parts: &[LinearId], columns: usize, with_inputs: bool) -> Coding {
-    let is_linear = |id: &LinearId| id.role.class() != Class::Embedding && id.role != Role::LmHead;
+    let packs = |id: &LinearId| is_linear(id.role) && id.role != Role::LmHead;
     let schemes: Option<Vec<QuantScheme>> = parts.iter().map(|id| model.matrix(*id).scheme).collect();
-    let Some(schemes) = schemes.filter(|_| parts.iter().all(is_linear)) else { return Coding::Float };
+    let Some(schemes) = schemes.filter(|_| parts.iter().all(packs)) else { return Coding::Float };
     let wide = parts.iter().any(|id| model.matrix(*id).wide);
     match schemes.as_slice() {
         [first, rest @ ..] if rest.iter().all(|scheme| scheme == first) => match first.def().group {
