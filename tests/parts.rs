@@ -210,6 +210,10 @@ fn parts_that_are_not_there_are_refused_by_name() {
     let config = of("m/config.json", "--data text.txt --lora-output adapter");
     fs::rename(path.join("m/model.safetensors"), path.join("weights")).expect("it can be moved");
     refused(path, &config, "a configuration without weights");
+    // Before the data is read: no tokenizer is there that could.
+    let factors = format!("train {} --data text.txt --lora-rank 2", golden("granite-multipliers").display());
+    let unwritten = "an adapter of `model.layers.0.mlp.down_proj` cannot be written";
+    refused(path, &format!("{factors} --lora-output adapter -o out"), unwritten);
     assert!(!path.join("out").exists());
 }
 

@@ -153,3 +153,26 @@ fn what_cannot_be_private_is_refused_before_the_work() {
     refused(path, large, "the data has 100 samples");
     assert!(!path.join("out").exists());
 }
+
+/// Samples and noise are those of a test, and nothing but the hidden tokens is left for the seed: of texts of two tokens one is.
+#[test]
+fn the_seed_decides_which_tokens_are_hidden() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fixture::write(&path.join("m"), Family::BertMlm, Size::SMALL);
+    let tokenizer = path.join("m/tokenizer.json");
+    let with_mask = fs::read_to_string(&tokenizer).expect("reads").replace("\",\":", "\"[MASK]\":");
+    fs::write(tokenizer, with_mask).expect("written");
+    let letter = |number: usize| char::from(b'a' + (number % 26) as u8);
+    let texts: String = (0..40).map(|number| format!("{}{}\n", letter(number), letter(3 * number + 1))).collect();
+    fs::write(path.join("texts.txt"), texts).expect("written");
+    let train = "train m --data texts.txt --window 16 --batch 4 --tokens 200 --train-only layers.1.* -q";
+    let private = "--dp-epsilon 8 --dp-delta 1e-3 --dp-test-seed 3";
+    let trained = |seed: u64, name: &str| {
+        succeed(path, &format!("{train} {private} --seed {seed} -o {name}"));
+        fs::read(path.join(name).join("model.safetensors")).expect("written")
+    };
+    let first = trained(1, "first");
+    assert!(first == trained(1, "again"), "one seed gives two results");
+    assert!(first != trained(2, "other"), "two seeds hide the same tokens");
+}

@@ -3,7 +3,7 @@
 //! and `recipes`.
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{refused, succeed};
+use crate::support::{refused, run, stderr, succeed};
 use std::fs;
 use std::path::Path;
 
@@ -82,6 +82,35 @@ fn quantize_by_groups() {
     for family in [Family::TiedLlama, Family::Bert] {
         let line = "quantize m --scheme w4 --calibration text.txt --calibration-tokens 1024 --tune 0";
         same_in_pieces(family, line, &[1, 2, 6], "layers.0.attn.q.safetensors");
+    }
+}
+
+/// What comes before the training is not done for a state that is then refused.
+#[test]
+fn the_state_of_another_run_is_refused_before_the_work() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    fixture::write(&directory.join("m"), Family::Llama, Size::SMALL);
+    fs::write(directory.join("text.txt"), format!("{TEXT}\n").repeat(12)).expect("the text can be written");
+    for (number, line) in [
+        "train m",
+        "distill --teacher m --ffn 32 --kl 0.5",
+        "distill --teacher m --layers 0 --ce 0 --kl 1 --hidden 0 --teacher-cache kept",
+        "prune m --pattern 2:4 --method sparsegpt --calibration text.txt --only ffn --recover",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let line = format!("{line} {TRAINING} -o out{number}");
+        refused(directory, &format!("{line} -q --stop-after-step 3"), "stopped after step 3");
+        // Of a file that has nothing yet every sample would be asked for.
+        let other = format!("{line} --learning-rate 0.01 --progress json").replace("kept", "other");
+        let output = run(directory, &other);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{line}: {message}");
+        assert!(message.contains("is the checkpoint of a run with other settings"), "{line}: {message}");
+        assert!(!message.contains("\"event\":\"begin\""), "{line}: {message}");
+        assert!(!directory.join("other").exists(), "{line}: a file of answers was begun");
     }
 }
 

@@ -88,6 +88,16 @@ fn what_does_not_belong_to_a_round_is_refused_by_name() {
         ("--round-from a b --tokens 100", "--tokens is for training"),
         ("--round-from a b --data first.txt", "--data is for training"),
         ("--round-from a b --lora-rank 2", "--lora-rank is for training"),
+        ("--round-from a b --lora-output adapter", "--lora-output is for training"),
+        ("--round-from a b --tokenizer m", "--tokenizer is for training"),
+        ("--round-from a b --field text", "--field is for training"),
+        ("--round-from a b --separator x", "--separator is for training"),
+        ("--round-from a b --label-field class", "--label-field is for training"),
+        ("--round-from a b --loss-on answer", "--loss-on is for training"),
+        ("--round-from a b --without-reasoning", "--without-reasoning is for training"),
+        ("--round-from a b --prompt-field question", "--prompt-field is for training"),
+        ("--round-from a b --answer-field said", "--answer-field is for training"),
+        ("--round-from a b --reasoning-field why", "--reasoning-field is for training"),
     ] {
         refused(path, &format!("train m {arguments} -o out"), expected);
     }

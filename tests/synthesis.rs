@@ -152,6 +152,7 @@ fn a_student_learns_on_its_own_text_and_goes_on_from_a_kill() {
     for (options, expected) in [
         ("--on-policy 2 --kl 1", "--on-policy is 2; expected a share of the steps"),
         ("--on-policy 0.5 --hidden 0", "no loss compares with the teacher"),
+        ("--on-policy 0.5 --hidden 0 --kl 1@0.5,0@0.6", "from 60 % of the steps on no loss compares with the teacher"),
         ("--on-policy 0.5 --on-policy-prefix 24", "expected 1 to less than the window of 24 tokens"),
     ] {
         let line = format!("distill --teacher m --layers 0 --data text.txt --window 24 --tokens 100 {options} -o x");
@@ -190,6 +191,8 @@ fn questions_go_through_the_chat_template() {
     succeed(directory, "synthesize m --prompts a.jsonl --window 64 --max-repetition 1 -o again.jsonl");
     let again = rows(&directory.join("again.jsonl"));
     assert_eq!(text(&again[0], "prompt"), "Who came?");
+    let part = "synthesize m --prompts a.jsonl --window 64 --prefix 4 -o part.jsonl";
+    refused(directory, part, "a.jsonl: holds conversations, of which the last question is answered");
     let long = "synthesize m --prompts q.jsonl --field q --chat --window 8 -o b.jsonl";
     refused(directory, long, "every prompt fills the window of 8 tokens");
 }

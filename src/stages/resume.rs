@@ -26,6 +26,22 @@ impl Resume {
         self.fingerprint.clone()
     }
 
+    /// Whether a run that wrote `out` has left a state.
+    pub fn is_left(out: &Path) -> bool {
+        checkpoint::path_beside(out).exists()
+    }
+
+    /// Whether the state that is there, if any, is of this run.
+    ///
+    /// # Errors
+    /// A state of another run, or a damaged one.
+    pub fn check(&self) -> Result<(), CheckpointError> {
+        match Resume::is_left(&self.out) {
+            true => self.groups().map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// The groups of matrices that GPTQ has done.
     ///
     /// # Errors

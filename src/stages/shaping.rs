@@ -16,6 +16,7 @@ use crate::shrink::{GroupFit, Plan, ShrinkError, cut, depth, describe};
 use crate::train::data::Samples;
 use burn::tensor::Device;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A student to cut out of its teacher.
@@ -158,15 +159,22 @@ pub fn shape_of(path: &Path, teacher: &ModelSpec) -> Result<(Description, Wanted
     Ok((description, wanted))
 }
 
-/// Some of the samples, spread evenly; the sequences between them for comparisons.
+/// Sequences to fit on, up to `count`, and others to compare on, both spread evenly over the samples. None is in both, unless
+/// there is one alone.
 fn spread(samples: &Samples, count: usize) -> [Vec<Vec<u32>>; 2] {
     let all = samples.sequences();
-    let count = count.min(all.len());
-    let place = |number: usize, of: usize| number * all.len() / of.max(1);
-    let fitted: Vec<Vec<u32>> = (0..count).map(|number| all[place(number, count)].clone()).collect();
-    let compared = (count / 4).clamp(1, MOST_COMPARED).min(all.len());
-    let between = |number: usize| (place(number, compared) + all.len() / (2 * count.max(1)).max(1)) % all.len().max(1);
-    [fitted, (0..compared).map(|number| all[between(number)].clone()).collect()]
+    // At most a quarter, so that most of few are left to fit on.
+    let compared = (count.min(all.len()) / 4).clamp(1, MOST_COMPARED).min(all.len());
+    let middle = |number: usize| (2 * number + 1) * all.len() / (2 * compared.max(1));
+    let chosen: BTreeSet<usize> = (0..compared).map(middle).collect();
+    let mut rest: Vec<&Vec<u32>> =
+        all.iter().enumerate().filter(|(number, _)| !chosen.contains(number)).map(|(_, sequence)| sequence).collect();
+    if rest.is_empty() {
+        rest.extend(all);
+    }
+    let fitted = count.min(rest.len());
+    let fitted = (0..fitted).map(|number| rest[number * rest.len() / fitted].clone()).collect();
+    [fitted, chosen.into_iter().map(|number| all[number].clone()).collect()]
 }
 
 /// Cuts a student out of its teacher; `description` is a configuration that it is to have, otherwise made of the teacher's.
@@ -234,4 +242,28 @@ fn layers_of(start: &ShapeStart, bench: &Bench<'_>, progress: &dyn Progress) -> 
 fn layer_parameters(spec: &ModelSpec) -> u64 {
     let of_layers = spec.parameters().into_iter().filter(|parameter| parameter.id.layer().is_some());
     of_layers.map(|parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_student_is_judged_on_what_it_was_fitted_on() {
+        for (there, asked) in [(2, 256), (3, 1), (7, 256), (300, 256), (511, 256), (600, 256), (5000, 256), (5000, 2)] {
+            let samples = Samples::Causal((0..there).map(|number| vec![number]).collect());
+            let [fitted, compared] = spread(&samples, asked);
+            let some = (there as usize).min(asked);
+            assert_eq!(compared.len(), (some / 4).clamp(1, MOST_COMPARED), "{there} sequences, {asked} asked for");
+            assert_eq!(
+                fitted.len(),
+                asked.min(there as usize - compared.len()),
+                "{there} sequences, {asked} asked for"
+            );
+            let different: BTreeSet<&Vec<u32>> = fitted.iter().chain(&compared).collect();
+            assert_eq!(different.len(), fitted.len() + compared.len(), "{there} sequences, {asked} asked for");
+        }
+        // Of one there is no other.
+        assert_eq!(spread(&Samples::Causal(vec![vec![5]]), 256), [vec![vec![5]], vec![vec![5]]]);
+    }
 }

@@ -131,11 +131,8 @@ pub fn train(
     progress: &dyn Progress,
 ) -> Result<TrainingReport, StageError> {
     atomic::check_directory(&options.out)?;
-    options.settings.check().map_err(TrainError::from)?;
-    let mut work = Work::open(options, &devices.device, progress)?;
-    let mut inputs = inputs(options)?;
-    let resume = Resume::of(&options.out, &work.identity(&inputs, devices)?);
-    let Done { model, adapters, log, report } = work.train(&resume, devices, progress)?;
+    let mut work = Work::open(options, devices, progress)?;
+    let Done { model, adapters, log, report } = work.train(devices, progress)?;
     let stage = if options.teachers.is_empty() { "train" } else { "distill" };
     let mut settings = json!(options.settings);
     if let Some(exits) = &options.exits {
@@ -147,10 +144,10 @@ pub fn train(
     let class = class_of(&devices.device, by_workers(devices));
     if report.privacy.is_some() {
         // A hash of the data would tell whoever has all samples but one which that is.
-        inputs.withhold("data");
+        work.inputs.withhold("data");
     }
     let settings = (settings, &options.invocation);
-    let mut provenance = of_weights((stage, class), &inputs, settings, &work.sparsity, report.metrics());
+    let mut provenance = of_weights((stage, class), &work.inputs, settings, &work.sparsity, report.metrics());
     if let Some(privacy) = &report.privacy {
         provenance["privacy"] = json!(privacy);
     }
@@ -161,7 +158,7 @@ pub fn train(
     if let Some(path) = &options.metrics {
         write_log(path, &log)?;
     }
-    resume.finished()?;
+    work.resume.finished()?;
     Ok(TrainingReport { training: report, student: work.shape })
 }
 
@@ -176,10 +173,13 @@ struct Work<'o> {
     scope: Scope,
     /// How many tokens student and teachers have all, where their tables are padded to different sizes.
     shared_tokens: Option<usize>,
-    task: TrainTask,
     samples: ReadSamples,
     /// The student that was cut.
     shape: Option<ShapeReport>,
+    /// Everything read.
+    inputs: Inputs,
+    /// The state of this run, if it was killed before.
+    resume: Resume,
 }
 
 impl<'o> Work<'o> {
@@ -207,42 +207,9 @@ impl<'o> Work<'o> {
         Ok(projections(teacher, &self.student, pairs, self.samples.samples.sequences(), device)?)
     }
 
-    /// Everything that decides the trained values.
-    fn identity(&self, inputs: &Inputs, devices: &TrainingDevices) -> Result<Value, HashError> {
-        let Work { options, student, .. } = self;
-        let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
-        Ok(json!({
-            "tool": env!("CARGO_PKG_VERSION"),
-            "inputs": inputs.json(),
-            "start": format!("{:?}", start_name(&options.start)),
-            "layer_map": options.layer_map,
-            "draws": options.cache.as_ref().map(|(_, draws)| draws),
-            "parts": (options.teachers.len() > 1).then(|| parts(&options.teachers)),
-            "task": self.task,
-            "tokenizer": tokenizer.as_ref().map(hex),
-            "opening": student.spec.opening,
-            "ends": student.spec.ends,
-            "form": format!("{:?}", options.data.form),
-            "label_field": options.data.label_field,
-            "reasoning": format!("{:?}", options.data.reasoning),
-            "device": devices.kind().to_string(),
-            "on_policy": options.on_policy.map(|own| format!("{own:?}")),
-            "settings": options.settings,
-            "scope": options.scope,
-            "exits": options.exits,
-            "privacy": options.privacy,
-            "numerics": class_of(&devices.device, by_workers(devices)),
-        }))
-    }
-
     /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
     /// go of once they are copied.
-    fn train(
-        &mut self,
-        resume: &Resume,
-        devices: &TrainingDevices,
-        progress: &dyn Progress,
-    ) -> Result<Done, StageError> {
+    fn train(&mut self, devices: &TrainingDevices, progress: &dyn Progress) -> Result<Done, StageError> {
         let device = &devices.device;
         let private = match self.options.privacy {
             Some(settings) => {
@@ -289,16 +256,16 @@ impl<'o> Work<'o> {
             device,
             workers: devices.workers.as_ref(),
             out: &options.out,
-            fingerprint: resume.fingerprint(),
+            fingerprint: self.resume.fingerprint(),
             max_ram: options.max_ram,
             read_bytes: read_bytes(&options.data),
             on_policy: options.on_policy,
         };
+        let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
         if let Some(cache) = &cache {
-            run.fill(cache, progress)?;
+            run.fill(cache, transform, progress)?;
             run.cache = Some(cache);
         }
-        let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
         let mut trained = run.train(start, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
         let report = TrainReport { files_read: self.samples.files.clone(), ..TrainReport::of(&run, &trained) };
@@ -353,6 +320,38 @@ fn start_name(start: &Start) -> String {
         Start::Layers(layers) => format!("{layers:?}"),
         Start::Cut(shape) | Start::CutTo(_, shape) => format!("{shape:?}"),
     }
+}
+
+/// Everything that decides the trained values. Of a student that is cut out of its teacher, `student` is the teacher.
+fn identity(
+    options: &TrainOptions,
+    (student, task): (&Model, TrainTask),
+    inputs: &Inputs,
+    devices: &TrainingDevices,
+) -> Result<Value, HashError> {
+    let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
+    Ok(json!({
+        "tool": env!("CARGO_PKG_VERSION"),
+        "inputs": inputs.json(),
+        "start": format!("{:?}", start_name(&options.start)),
+        "layer_map": options.layer_map,
+        "draws": options.cache.as_ref().map(|(_, draws)| draws),
+        "parts": (options.teachers.len() > 1).then(|| parts(&options.teachers)),
+        "task": task,
+        "tokenizer": tokenizer.as_ref().map(hex),
+        "opening": student.spec.opening,
+        "ends": student.spec.ends,
+        "form": format!("{:?}", options.data.form),
+        "label_field": options.data.label_field,
+        "reasoning": format!("{:?}", options.data.reasoning),
+        "device": devices.kind().to_string(),
+        "on_policy": options.on_policy.map(|own| format!("{own:?}")),
+        "settings": options.settings,
+        "scope": options.scope,
+        "exits": options.exits,
+        "privacy": options.privacy,
+        "numerics": class_of(&devices.device, by_workers(devices)),
+    }))
 }
 
 /// Everything read.

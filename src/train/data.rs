@@ -151,7 +151,8 @@ impl Samples {
         bytes
     }
 
-    /// Some samples as a micro-batch, in their order.
+    /// Some samples as a micro-batch, in their order. Of samples whose tokens are hidden it hides the same ones whatever the run
+    /// and its step: [`apart`](Self::apart) follows both.
     pub fn piece_of(&self, spec: &ModelSpec, samples: &[usize]) -> Result<Piece, BatchError> {
         let drawn: Vec<(u64, usize)> = samples.iter().map(|&sample| (0, sample)).collect();
         self.piece(spec, 0, &drawn)

@@ -231,7 +231,7 @@ impl Fused {
         if let Some((rows, head)) = last.filter(|_| compares_logits) {
             let teachers: Vec<TeacherRows> = others.into_iter().filter_map(|other| other.answers).collect();
             let answers = match run.cache.filter(|_| now.has(Against::Logits)) {
-                Some(cache) => Some(Answers::Sampled(cache.rows(&piece.samples)?)),
+                Some(cache) => Some(Answers::Sampled { rows: cache.rows(&piece.samples)?, shared: run.shared_tokens }),
                 None => (!teachers.is_empty()).then_some(Answers::Computed { teachers, shared: run.shared_tokens }),
             };
             let (value, means) =

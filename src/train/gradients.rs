@@ -2,7 +2,7 @@
 //! Whatever the forward runs on, what is not finite stops the run here.
 
 use super::checkpoint::State;
-use super::data::Piece;
+use super::data::{Piece, Samples};
 use super::error::TrainError;
 use super::fused::Fused;
 use super::loss::table::LossParts;
@@ -103,6 +103,10 @@ impl Run<'_> {
         // Samples of about one length stand together, so that little is padding.
         let mut ordered = drawn.to_vec();
         ordered.sort_by_key(|sample| (self.samples.tokens(*sample).len(), *sample));
+        if let Samples::Masked { .. } = self.samples {
+            // Which tokens are hidden is drawn step by step, and mostly several of a sample are.
+            return Ok(ordered);
+        }
         let mut apart = Vec::new();
         for samples in ordered.chunks(TOGETHER) {
             let piece = self.samples.piece_of(self.spec, samples)?;

@@ -2,10 +2,10 @@
 //! step to the last, and on top of it the largest micro-batch:
 //!
 //! ```text
-//! held          the program; 16 bytes a trained value (value, two moments, gradient) and 6 more where a transform stands before
-//!               the forward; 4 bytes a frozen one, and 8 more where an adapter changes it (what the forward sees, and the
-//!               gradient by that); 4 bytes a trained value where privacy sums the gradients of samples; the teacher's values;
-//!               what reading the data has taken
+//! held          the program; 16 bytes a trained value (value, two moments, gradient), those of projections to a teacher's width
+//!               among them, and 6 more where a transform stands before the forward; 4 bytes a frozen one, and 8 more where an
+//!               adapter changes it (what the forward sees, and the gradient by that); 4 bytes a trained value where privacy sums
+//!               the gradients of samples; the teacher's values; what reading the data has taken
 //! micro-batch   4 bytes · tokens · (Σ over layers of what operations keep for the backward pass + the ends + the work of one
 //!               operation); with recomputation the input of every layer and the one layer that keeps most
 //! scores        4 bytes · outputs · tokens of a chunk, twice where they are compared with a teacher's
@@ -132,7 +132,27 @@ impl TrainingNeed<'_> {
         let sum = if self.private { 4 } else { 0 };
         let of_teachers = self.teachers.iter().map(|teacher| 4 * teacher.parameter_count()).sum::<u64>();
         let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
-        program + (16 + transformed + sum) * trained + 4 * frozen + 8 * adapted + of_teachers + self.read_bytes
+        let projected = (16 + sum) * self.projected_count();
+        program
+            + (16 + transformed + sum) * trained
+            + projected
+            + 4 * frozen
+            + 8 * adapted
+            + of_teachers
+            + self.read_bytes
+    }
+
+    /// Values of the projections that are trained beside the student: one for every pair of hidden states that is compared, where
+    /// its width is not the teacher's.
+    pub fn projected_count(&self) -> u64 {
+        if !self.settings.loss.needs(Against::States) {
+            return 0;
+        }
+        let own = self.student;
+        // Every layer's output, and the embeddings' of each stack.
+        let pairs = own.layers.len() + if own.stacks().is_some() { 2 } else { 1 };
+        let others = self.teachers.iter().map(|teacher| teacher.hidden).filter(|width| *width != own.hidden);
+        others.map(|width| (pairs * own.hidden * width) as u64).sum()
     }
 
     /// At the end: every value, and the same as the tensor that is written. Of a run that trains everything that is less than its
@@ -286,4 +306,40 @@ fn working_floats(layer: &LayerSpec, hidden: usize) -> usize {
 /// Values a token of up, and gate.
 fn widened(layer: &LayerSpec) -> usize {
     layer.ffn.width * if layer.ffn.gated { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::loss::table::LossKind;
+
+    #[test]
+    fn projections_are_trained_values_where_states_of_other_widths_are_compared() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/quickstart/teacher");
+        let teacher = crate::formats::open_model(directory.as_ref()).expect("a model of this repository").spec;
+        let narrow = ModelSpec { hidden: teacher.hidden / 2, ..teacher.clone() };
+        let (scope, compared) = (Scope::default(), Settings::DISTILL);
+        let alone = Settings { loss: compared.loss.with(LossKind::Hidden, 0.0), ..compared.clone() };
+        let need = |student, settings, teachers: &[&'static str]| {
+            let teachers = teachers.iter().map(|name| if *name == "wide" { &teacher } else { &narrow }).collect();
+            let need = TrainingNeed {
+                student,
+                scope: &scope,
+                private: false,
+                teachers,
+                settings,
+                longest: 16,
+                transformed: false,
+                computed_by: ComputedBy::Fused,
+                read_bytes: 0,
+            };
+            (need.projected_count(), need.held_bytes())
+        };
+        let of_teacher = (narrow.layers.len() as u64 + 1) * (narrow.hidden * teacher.hidden) as u64;
+        let (count, held) = need(&narrow, &compared, &["wide", "narrow"]);
+        assert_eq!((count, need(&narrow, &compared, &["wide", "wide"]).0), (of_teacher, 2 * of_teacher));
+        let (none, without) = need(&narrow, &alone, &["wide", "narrow"]);
+        assert_eq!((none, held - without), (0, 16 * of_teacher));
+        assert_eq!(need(&teacher, &compared, &["wide"]).0, 0);
+    }
 }

@@ -197,11 +197,15 @@ impl Run<'_> {
         let (mut total, mut parts) = loss(&compared, &self.settings.loss, now, &recording)?;
         if !exits.is_empty() {
             let (value, sum) = exit_loss(&compared, exits, &self.settings.loss, now, &recording)?;
-            total = total + value * now.get(LossKind::Exits);
+            let weighted = value * now.get(LossKind::Exits);
+            total = Some(match total {
+                Some(sum) => sum + weighted,
+                None => weighted,
+            });
             parts.set(LossKind::Exits, sum);
             parts.weigh(now);
         }
-        let recorded = (total * share).backward();
+        let recorded = (total.ok_or(TrainError::NoLoss)? * share).backward();
         Ok((leaves.gradients(&recorded).map_err(TrainError::Device)?, parts))
     }
 

@@ -29,7 +29,7 @@ pub struct TrainReport {
     pub tokens: u64,
     /// Mean loss over the last tenth of the steps.
     pub loss: f64,
-    /// Its parts that have a weight, by their keys.
+    /// Its parts by their keys, each over those of these steps in which it has a weight; without those that have none there.
     #[serde(flatten)]
     pub parts: Map<String, Value>,
     /// Loss by step, `[step, loss]`: of a long run the means of at most 400 stretches of steps.
@@ -93,7 +93,7 @@ impl TrainReport {
             steps: trained.steps,
             tokens: tokens.filter_map(|line| line["tokens"].as_u64()).sum(),
             loss: trained.last.total,
-            parts: trained.last.by_key(&run.settings.loss),
+            parts: trained.last.parts.clone(),
             curve: curve(&trained.log),
             privacy: run.privacy.map(Private::report),
             resumed_from: trained.resumed,

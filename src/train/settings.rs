@@ -157,6 +157,10 @@ impl Settings {
             &"without any part",
             "a weight above 0 for some loss, such as --ce 1",
         );
+        if let Some(share) = loss.pause(None).filter(|_| loss.used().next().is_some()) {
+            let found = format!("without any part {}", since(share));
+            rule(false, "loss", &found, "a weight above 0 for some loss at every step, such as --ce 1");
+        }
         faults
     }
 
@@ -170,6 +174,15 @@ impl Settings {
         let progress = (step - warm) / (steps as f64 - warm).max(1.0);
         let cosine = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress));
         self.learning_rate * (self.final_rate + (1.0 - self.final_rate) * cosine)
+    }
+}
+
+/// Since which share of the steps, in words.
+pub fn since(share: f64) -> String {
+    if share == 0.0 {
+        "in the first steps".to_owned()
+    } else {
+        format!("from {} % of the steps on", (share * 1e4).round() / 1e2)
     }
 }
 
@@ -188,15 +201,20 @@ mod tests {
 
     #[test]
     fn impossible_settings_name_their_key() {
+        let mut faded = LossWeights::PLAIN;
+        faded.set(LossKind::CrossEntropy, "1@0.5,0@0.6".parse().expect("a schedule"));
         let wrong = [
             (Settings { tokens: 0, ..Settings::default() }, "tokens"),
             (Settings { pieces: 17, ..Settings::default() }, "pieces"),
             (Settings { learning_rate: f64::NAN, ..Settings::default() }, "learning_rate"),
             (Settings { loss: LossWeights::NONE, ..Settings::default() }, "loss"),
+            (Settings { loss: faded, ..Settings::default() }, "loss"),
         ];
         for (settings, key) in wrong {
             assert_eq!(settings.check().map_err(|error| error.key), Err(key));
         }
         assert_eq!(Settings::default().check(), Ok(()));
+        let fault = Settings { loss: faded, ..Settings::default() }.check().expect_err("steps without a loss");
+        assert!(fault.to_string().starts_with("`loss` is without any part from 60 % of the steps on; "), "{fault}");
     }
 }

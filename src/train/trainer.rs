@@ -6,7 +6,7 @@ use super::checkpoint::{self, State};
 use super::data::Samples;
 use super::error::TrainError;
 use super::gradients::StepGradients;
-use super::loss::table::{Against, LossKind, LossParts};
+use super::loss::table::{Against, LossKind, LossParts, MeanLosses};
 use super::memory::{ComputedBy, TrainingNeed};
 use super::on_policy::{Drawn, OnPolicy};
 use super::operations::Operations;
@@ -24,7 +24,7 @@ use crate::model::transform::Transform;
 use crate::progress::Progress;
 use crate::workers::pool::Workers;
 use burn::tensor::Device;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ pub struct Trained {
     /// Step a checkpoint was resumed from, if one was.
     pub resumed: Option<u64>,
     /// Means over the last tenth of the steps.
-    pub last: LossParts,
+    pub last: MeanLosses,
     /// One JSON line per step: step, tokens, losses, gradient norm, rate. No times.
     pub log: Vec<String>,
 }
@@ -111,18 +111,7 @@ impl Run<'_> {
         transform: &dyn Transform,
         progress: &dyn Progress,
     ) -> Result<Trained, TrainError> {
-        self.settings.check()?;
-        let of_teacher = self.settings.loss.used().find(|def| def.against.is_teachers());
-        let taught = !self.teachers.is_empty() || self.cache.is_some();
-        if let (Some(def), false) = (of_teacher, taught) {
-            return Err(TrainError::NoTeacher { option: def.option });
-        }
-        if self.privacy.is_some() && !self.spec.exits.is_empty() {
-            return Err(TrainError::PrivateExits);
-        }
-        if self.samples.is_empty() {
-            return Err(TrainError::NoSamples);
-        }
+        self.check()?;
         let mut operations = Operations::new(self, progress)?;
         let need = self.need(transform, operations.computed_by());
         progress.needs("training", need.peak_bytes());
@@ -163,11 +152,41 @@ impl Run<'_> {
         Ok(Trained { parameters, adapters, steps, resumed: from, last, log: state.log })
     }
 
-    /// Has the teachers say of every sample of the run what the file lacks.
+    /// Refuses what no step could be made of.
+    fn check(&self) -> Result<(), TrainError> {
+        self.settings.check()?;
+        let loss = &self.settings.loss;
+        let of_teacher = loss.used().find(|def| def.against.is_teachers());
+        let taught = !self.teachers.is_empty() || self.cache.is_some();
+        if let (Some(def), false) = (of_teacher, taught) {
+            return Err(TrainError::NoTeacher { option: def.option });
+        }
+        if self.on_policy.is_some() && loss.pause(Some(LossKind::CrossEntropy)).is_some() {
+            return Err(TrainError::NoLoss);
+        }
+        if self.privacy.is_some() && !self.spec.exits.is_empty() {
+            return Err(TrainError::PrivateExits);
+        }
+        if self.samples.is_empty() {
+            return Err(TrainError::NoSamples);
+        }
+        Ok(())
+    }
+
+    /// Has the teachers say of every sample of the run what the file lacks, unless the run is refused afterwards: `transform` is
+    /// the one that it trains through.
     ///
     /// # Errors
     /// [`TrainError`].
-    pub fn fill(&self, cache: &TeacherCache, progress: &dyn Progress) -> Result<(), TrainError> {
+    pub fn fill(
+        &self,
+        cache: &TeacherCache,
+        transform: &dyn Transform,
+        progress: &dyn Progress,
+    ) -> Result<(), TrainError> {
+        self.check()?;
+        // Fused operations alone read the file.
+        self.need(transform, ComputedBy::Fused).check(self.max_ram)?;
         let drawn = self.samples.drawn(self.settings.seed, steps(self.samples, self.settings), self.settings.batch);
         let missing = cache.missing(&drawn)?;
         if missing.is_empty() {
@@ -263,15 +282,11 @@ impl Run<'_> {
         // A private step may have no samples.
         if tokens > 0 {
             line["loss"] = json!(parts.total);
-            for (key, value) in parts.by_key(&settings.loss) {
+            for (key, value) in parts.by_key(&now) {
                 line[key] = value;
             }
         }
         if own.is_some() {
-            // A cross entropy that nobody computed is no 0.
-            if let Some(line) = line.as_object_mut() {
-                line.shift_remove("cross_entropy");
-            }
             line["on_policy"] = json!(true);
         }
         line["gradient_norm"] = json!(norm);
@@ -288,16 +303,10 @@ impl Run<'_> {
 }
 
 /// Means over the last tenth of all steps, from the log, which is complete in a resumed run too.
-fn mean_of_last(log: &[String]) -> LossParts {
+fn mean_of_last(log: &[String]) -> MeanLosses {
     let tail = &log[log.len() - (log.len() / 10).clamp(log.len().min(1), log.len())..];
-    let mut last = LossParts::default();
-    let lines: Vec<serde_json::Value> = tail.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    // A private step without samples has no loss.
-    let lines: Vec<serde_json::Value> = lines.into_iter().filter(|line| line["loss"].is_number()).collect();
-    for line in &lines {
-        last.add(&LossParts::of_line(line), 1.0 / lines.len() as f64);
-    }
-    last
+    let lines: Vec<Value> = tail.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    MeanLosses::of_lines(&lines)
 }
 
 struct StepDone {

@@ -119,7 +119,8 @@ fn losses_of(weighting: Weighting, teachers: usize, shared: Option<usize>) -> St
         };
         let answers = if teachers == 0 {
             let ids = (0..8 * tokens as u64).map(|n| (random_u64(14, n) % vocabulary as u64) as u32).collect();
-            Answers::Sampled(SampledRows { ids, draws: 8, entropies: random(15, tokens) })
+            let rows = SampledRows { ids, draws: 8, entropies: random(15, tokens) };
+            Answers::Sampled { rows, shared }
         } else {
             let teachers = (0..teachers as u64).map(|number| teacher(11 + 40 * number)).collect();
             Answers::Computed { teachers, shared: shared.or(Some(vocabulary)) }

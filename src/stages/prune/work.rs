@@ -26,6 +26,7 @@ use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
+use crate::train::samples::ReadSamples;
 use crate::workers::TrainingDevices;
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -71,20 +72,42 @@ pub fn prune_directory(
     progress: &dyn Progress,
 ) -> Result<PruneReport, StageError> {
     atomic::check_directory(&options.out)?;
-    let work = Work::open(options, progress)?;
-    let mut pruned = work.prune(&devices.device, progress)?;
-    let recovered = match &options.recover {
-        None => None,
-        Some(retrain) => Some(work.recover(retrain, &mut pruned, devices, progress)?),
+    let mut work = Work::open(options)?;
+    let of_run = |retrain: &Retrain| -> Result<Resume, StageError> {
+        Ok(Resume::of(&options.out, &identity(options, retrain, devices)?))
     };
-    let (training, resume) = recovered.unzip();
+    if let Some(retrain) = options.recover.as_ref().filter(|_| Resume::is_left(&options.out)) {
+        // The state of another run is refused now, not after the work that comes before it is read.
+        of_run(retrain)?.check()?;
+    }
+    // Data that cannot be read is refused before the long work, too.
+    let recovery = match &options.recover {
+        None => None,
+        Some(retrain) => {
+            let samples = training_samples(&work.model, retrain, progress)?;
+            Some(Recovery { retrain, samples, resume: of_run(retrain)? })
+        }
+    };
+    work.calibrate(progress)?;
+    let mut pruned = work.prune(&devices.device, progress)?;
+    let training = match &recovery {
+        None => None,
+        Some(recovery) => Some(work.recover(recovery, &mut pruned, devices, progress)?),
+    };
     let report = work.report(&pruned, training);
     hugging_face::Directory(&options.out)
         .write(&pruned.model, &provenance(options, &report, &pruned.sparsity, devices)?)?;
-    if let Some(resume) = resume {
-        resume.finished()?;
+    if let Some(recovery) = recovery {
+        recovery.resume.finished()?;
     }
     Ok(report)
+}
+
+/// What trains a pruned model back.
+struct Recovery<'o> {
+    retrain: &'o Retrain,
+    samples: ReadSamples,
+    resume: Resume,
 }
 
 /// The model to prune, and everything that decides how.
@@ -119,8 +142,8 @@ impl Pruned {
 }
 
 impl<'o> Work<'o> {
-    /// Opens the model, selects, and reads or samples the calibration text.
-    fn open(options: &'o PruneOptions, progress: &dyn Progress) -> Result<Self, StageError> {
+    /// Opens the model and selects.
+    fn open(options: &'o PruneOptions) -> Result<Self, StageError> {
         let path = &options.model;
         let input = formats::open(path)?;
         let outline = input.outline();
@@ -134,11 +157,15 @@ impl<'o> Work<'o> {
         let model = input.model()?;
         // Sparsity that slmc.json records for other matrices is recorded again.
         model.check_sparsity(&sparsity)?;
-        let calibration = match &options.source {
-            None => None,
-            Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
-        };
-        Ok(Work { options, model, sparsity, selected, shapes, calibration })
+        Ok(Work { options, model, sparsity, selected, shapes, calibration: None })
+    }
+
+    /// Reads or samples the calibration text, where there is to be one.
+    fn calibrate(&mut self, progress: &dyn Progress) -> Result<(), StageError> {
+        if let Some(source) = &self.options.source {
+            self.calibration = Some(calibration(&self.model, source, CALIBRATION_TOKENS, progress)?);
+        }
+        Ok(())
     }
 
     /// Sets weights to zero, layer by layer where the others compensate.
@@ -185,15 +212,14 @@ impl<'o> Work<'o> {
     /// Trains the remaining weights, the model before pruning being the teacher; masks of every sparse matrix are held.
     fn recover(
         &self,
-        retrain: &Retrain,
+        recovery: &Recovery<'_>,
         pruned: &mut Pruned,
         devices: &TrainingDevices,
         progress: &dyn Progress,
-    ) -> Result<(TrainReport, Resume), StageError> {
+    ) -> Result<TrainReport, StageError> {
         let (options, device) = (self.options, &devices.device);
-        let samples = training_samples(&self.model, retrain, progress)?;
+        let Recovery { retrain, samples, resume } = recovery;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
-        let resume = Resume::of(&options.out, &self.identity(retrain, devices)?);
         let moving =
             (options.masks_move > 0.0).then(|| self.moving(pruned, masks.clone(), device, progress)).transpose()?;
         let retraining = Retraining {
@@ -209,7 +235,7 @@ impl<'o> Work<'o> {
             Some(moving) => retraining.run(moving, devices, progress)?,
             None => retraining.run(&masks, devices, progress)?,
         };
-        report.files_read = samples.files;
+        report.files_read = samples.files.clone();
         match moving {
             Some(moving) => moving.clear_all(&mut trained.parameters),
             None => masks.clear_all(&mut trained.parameters),
@@ -218,7 +244,7 @@ impl<'o> Work<'o> {
             write_log(path, &trained.log)?;
         }
         pruned.model = pruned.model.clone().with_values(trained.parameters)?;
-        Ok((report, resume))
+        Ok(report)
     }
 
     /// The pruned matrices' masks, free to move; those of other sparse matrices are held.
@@ -245,25 +271,6 @@ impl<'o> Work<'o> {
         Ok(MovingMasks::new(moving, masks, options.masks_move))
     }
 
-    /// Everything that decides the values of a recovery.
-    fn identity(&self, retrain: &Retrain, devices: &TrainingDevices) -> Result<Value, HashError> {
-        let options = self.options;
-        Ok(json!({
-            "tool": tool(),
-            "stage": "recover",
-            "inputs": inputs(options)?.json(),
-            "pattern": options.pattern.to_string(),
-            "method": options.method.name(),
-            "refit": options.refit,
-            "reorder": options.reorder,
-            "most_missed": options.most_missed,
-            "only": options.only,
-            "masks_move": options.masks_move,
-            "training": retrain.identity(devices.kind()),
-            "numerics": class_of(&devices.device, by_workers(devices)),
-        }))
-    }
-
     fn report(&self, pruned: &Pruned, training: Option<TrainReport>) -> PruneReport {
         let (options, calibration, matrices) = (self.options, self.calibration.as_ref(), &pruned.matrices);
         let sparse = self.shapes.iter().filter(|(id, ..)| !pruned.left_dense(*id));
@@ -285,6 +292,24 @@ impl<'o> Work<'o> {
             matrices: matrices.clone(),
         }
     }
+}
+
+/// Everything that decides the values of a recovery.
+fn identity(options: &PruneOptions, retrain: &Retrain, devices: &TrainingDevices) -> Result<Value, HashError> {
+    Ok(json!({
+        "tool": tool(),
+        "stage": "recover",
+        "inputs": inputs(options)?.json(),
+        "pattern": options.pattern.to_string(),
+        "method": options.method.name(),
+        "refit": options.refit,
+        "reorder": options.reorder,
+        "most_missed": options.most_missed,
+        "only": options.only,
+        "masks_move": options.masks_move,
+        "training": retrain.identity(devices.kind()),
+        "numerics": class_of(&devices.device, by_workers(devices)),
+    }))
 }
 
 /// Everything read.

@@ -43,6 +43,16 @@ pub enum SynthesisError {
         /// From 1.
         number: usize,
     },
+    /// `--prefix` of conversations.
+    #[error(
+        "{}: holds conversations, of which the last question is answered, and --prefix says how much of a text is given; leave \
+         --prefix out",
+        path.display()
+    )]
+    PrefixOfConversations {
+        /// The prompts.
+        path: PathBuf,
+    },
     /// No prompt has room for a token after it.
     #[error(
         "{}: every prompt fills the window of {window} tokens, the shortest having {shortest}; raise --window, or give less of \

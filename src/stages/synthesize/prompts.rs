@@ -72,6 +72,9 @@ pub(super) fn read(
         return Ok(Prompts { list, too_long: 0, notes: None });
     };
     let (all, notes) = match find_conversations(path, options.form.field.as_deref())? {
+        Some(_) if options.prefix.is_some() => {
+            return Err(SynthesisError::PrefixOfConversations { path: path.clone() }.into());
+        }
         Some(conversations) => {
             let notes = conversations.notes().clone();
             let asked = conversations.into_messages().into_iter().map(until_question);

@@ -86,7 +86,7 @@ pub fn check_need(
     let run = if loss.needs_teacher() { teachers } else { &[] };
     let peak_memory_bytes = Some(need.peak_bytes());
     // Values and both moments.
-    let state_bytes = Some(12 * scope.trained_count(student));
+    let state_bytes = Some(12 * (scope.trained_count(student) + need.projected_count()));
     Prediction { peak_memory_bytes, state_bytes, ..prediction::training(student, run, &options.settings) }
 }
 

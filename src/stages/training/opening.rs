@@ -1,6 +1,6 @@
 //! Student, teachers and data of a training run: opened, compared, and the student cut out of its teacher where the start is one.
 
-use super::{Start, TrainOptions, Work};
+use super::{Start, TrainOptions, Work, identity, inputs};
 use crate::formats::{self, ModelFormatError};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
@@ -9,19 +9,23 @@ use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::stages::StageError;
-use crate::stages::adapter_output::check_adapter;
+use crate::stages::adapter_output::{check_adapter, check_modules};
+use crate::stages::provenance::Inputs;
+use crate::stages::resume::Resume;
 use crate::stages::shaping::{ShapeReport, ShapeStart, shape, shape_of};
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::train::data::Samples;
+use crate::train::error::TrainError;
 use crate::train::samples::{TrainTask, own_task, read};
 use crate::train::start::{self, StartError};
+use crate::workers::TrainingDevices;
 use burn::tensor::Device;
 
 impl<'o> Work<'o> {
-    /// Opens the models, compares them, and reads the data.
+    /// Opens the models, compares them, and reads the data. What can be refused without the data is refused first.
     pub(super) fn open(
         options: &'o TrainOptions,
-        device: &Device,
+        devices: &TrainingDevices,
         progress: &dyn Progress,
     ) -> Result<Self, StageError> {
         let seed = options.settings.seed;
@@ -57,14 +61,26 @@ impl<'o> Work<'o> {
         let padded = teachers.iter().any(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
-        // Before the data is read; of a student that is cut afterwards it is looked up again.
+        options.settings.for_model(&student.spec).check().map_err(TrainError::from)?;
+        // Of a student that is cut afterwards it is looked up again.
         let mut scope = options.scope.of(&student.spec, &sparsity)?;
+        check_modules(options, &student.spec, &scope)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
+        let of_run = || -> Result<(Inputs, Resume), StageError> {
+            let inputs = inputs(options)?;
+            let resume = Resume::of(&options.out, &identity(options, (&student, task), &inputs, devices)?);
+            Ok((inputs, resume))
+        };
+        if Resume::is_left(&options.out) {
+            // The state of another run is refused now, not after everything that comes before it is read.
+            of_run()?.1.check()?;
+        }
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
+        let (inputs, resume) = of_run()?;
         let mut shape = None;
         if let Some(teacher) = teachers.first()
-            && let Some((cut, report)) = shaped(&options.start, teacher, &samples.samples, device, progress)?
+            && let Some((cut, report)) = shaped(&options.start, teacher, &samples.samples, &devices.device, progress)?
         {
             let companions = std::mem::take(&mut student.companions);
             student = Model { companions, ..cut };
@@ -72,7 +88,7 @@ impl<'o> Work<'o> {
             shape = Some(report);
             scope = options.scope.of(&student.spec, &sparsity)?;
         }
-        Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, task, samples, shape })
+        Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, samples, shape, inputs, resume })
     }
 }
 

@@ -30,13 +30,14 @@ pub(in crate::train) struct Compared {
     pub targets: Vec<i32>,
 }
 
-/// The weighted sum to minimise, and the values of its parts. `now` are the weights of the step.
+/// The weighted sum to minimise, without that of exit heads, and the values of its parts. `now` are the weights of the step; the
+/// sum is absent where they are 0.
 pub(in crate::train) fn loss(
     compared: &Compared,
     weights: &LossWeights,
     now: &LossParts,
     device: &Device,
-) -> Result<(Tensor<1>, LossParts), TrainError> {
+) -> Result<(Option<Tensor<1>>, LossParts), TrainError> {
     let mut total: Option<Tensor<1>> = None;
     let mut parts = LossParts::default();
     let mut add = |kind: LossKind, value: Tensor<1>| -> Result<(), TrainError> {
@@ -60,7 +61,6 @@ pub(in crate::train) fn loss(
     if now.has(Against::States) && !compared.hidden.is_empty() {
         add(LossKind::Hidden, hidden(compared, weights.hidden_form))?;
     }
-    let total = total.ok_or(TrainError::NoLoss)?;
     parts.weigh(now);
     Ok((total, parts))
 }

@@ -43,6 +43,12 @@ impl Schedule {
         &self.points[..self.count]
     }
 
+    /// The shares of the steps at which it has points.
+    pub fn shares(&self) -> impl Iterator<Item = f64> + use<> {
+        let Schedule { count, points } = *self;
+        points.into_iter().take(count).map(|(share, _)| share)
+    }
+
     /// Whether it is 0 throughout.
     pub fn is_zero(&self) -> bool {
         self.points().iter().all(|(_, weight)| *weight == 0.0)

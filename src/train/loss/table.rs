@@ -171,6 +171,16 @@ impl LossWeights {
         self.used().any(|def| def.against.is_teachers())
     }
 
+    /// The first share of the steps at which no loss has a weight; `without` one that does not count.
+    pub fn pause(&self, without: Option<LossKind>) -> Option<f64> {
+        let counted = || LOSSES.iter().filter(|def| Some(def.kind) != without).map(|def| self.weight(def.kind));
+        // Between two points every weight is a line: where all are 0 for a while, they are at a point. No step is at the end.
+        let points = counted().flat_map(|weight| weight.shares()).filter(|share| *share < 1.0);
+        let mut shares: Vec<f64> = std::iter::once(0.0).chain(points).collect();
+        shares.sort_by(f64::total_cmp);
+        shares.into_iter().find(|share| counted().all(|weight| weight.at(*share) == 0.0))
+    }
+
     /// The weights where `share` of the steps are done.
     pub fn at(&self, share: f64) -> LossParts {
         LossParts { total: 0.0, values: self.weights.map(|weight| weight.at(share)) }
@@ -253,15 +263,33 @@ impl LossParts {
         self.values.iter_mut().zip(other.values).for_each(|(sum, value)| *sum += value * share);
     }
 
-    /// The values of the losses that `weights` uses, by their keys.
-    pub fn by_key(&self, weights: &LossWeights) -> Map<String, Value> {
-        weights.used().map(|def| (def.key.to_owned(), json!(self.get(def.kind)))).collect()
+    /// The values of the losses that have a weight among `weights`, by their keys: one that nobody computed is no 0.
+    pub fn by_key(&self, weights: &LossParts) -> Map<String, Value> {
+        let weighed = LOSSES.iter().filter(|def| weights.get(def.kind) != 0.0);
+        weighed.map(|def| (def.key.to_owned(), json!(self.get(def.kind)))).collect()
     }
+}
 
-    /// As [`by_key`](Self::by_key) wrote them, with the total as `loss`.
-    pub fn of_line(line: &Value) -> Self {
-        let value = |key: &str| line[key].as_f64().unwrap_or(0.0);
-        LossParts { total: value("loss"), values: LOSSES.each_ref().map(|def| value(def.key)) }
+/// Means of the losses of several steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeanLosses {
+    /// Of the weighted sum.
+    pub total: f64,
+    /// Of its parts by their keys, each over the steps that have it.
+    pub parts: Map<String, Value>,
+}
+
+impl MeanLosses {
+    /// Of the lines that steps have in the log, with what [`LossParts::by_key`] gave and the total as `loss`. A private step
+    /// without samples has neither.
+    pub fn of_lines(lines: &[Value]) -> Self {
+        let mean = |key: &str| {
+            let values: Vec<f64> = lines.iter().filter_map(|line| line[key].as_f64()).collect();
+            let share = 1.0 / values.len() as f64;
+            (!values.is_empty()).then(|| values.iter().fold(0.0, |sum, value| sum + value * share))
+        };
+        let part = |def: &LossDef| Some((def.key.to_owned(), json!(mean(def.key)?)));
+        MeanLosses { total: mean("loss").unwrap_or(0.0), parts: LOSSES.iter().filter_map(part).collect() }
     }
 }
 
@@ -275,5 +303,49 @@ mod tests {
             assert_eq!(def.kind as usize, number, "{}", def.key);
             assert!(LOSSES.iter().filter(|other| other.option == def.option || other.key == def.key).count() == 1);
         }
+    }
+    #[test]
+    fn a_pause_is_where_no_loss_has_a_weight() {
+        let pause = |weights: &[(LossKind, &str)], without| {
+            let mut loss = LossWeights::NONE;
+            weights.iter().for_each(|(kind, weight)| loss.set(*kind, weight.parse().expect("a schedule")));
+            loss.pause(without)
+        };
+        let (entropy, divergence, hidden) = (LossKind::CrossEntropy, LossKind::Divergence, LossKind::Hidden);
+        for (weights, expected) in [
+            (&[][..], Some(0.0)),
+            (&[(hidden, "1@0.5,0@0.6")], Some(0.6)),
+            (&[(hidden, "0@0.2,1@0.4")], Some(0.0)),
+            (&[(hidden, "0@0.5,1@0.5")], Some(0.0)),
+            (&[(hidden, "1@0.2,0@0.4,0@0.6,1@0.8"), (divergence, "0@0.5,1@0.7")], Some(0.4)),
+            // A step may be where two lines meet at 0.
+            (&[(hidden, "1@0,0@0.5,1@1")], Some(0.5)),
+            // After the last step.
+            (&[(hidden, "1@0,0@1")], None),
+            (&[(hidden, "1@0.5,0@0.6"), (divergence, "0@0.4,1@0.6")], None),
+            (&[(hidden, "1@0.5,0@0.5"), (divergence, "0@0.5,1@0.5")], None),
+            (&[(entropy, "0.5"), (hidden, "1@0.5,0@0.6")], None),
+        ] {
+            assert_eq!(pause(weights, None), expected, "{weights:?}");
+        }
+        assert_eq!(pause(&[(entropy, "0.5"), (hidden, "1@0.5,0@0.6")], Some(entropy)), Some(0.6));
+        assert_eq!(pause(&[(entropy, "0.5"), (divergence, "1")], Some(entropy)), None);
+    }
+
+    #[test]
+    fn a_part_is_averaged_over_the_steps_that_have_it() {
+        let lines = [
+            json!({"step": 7, "loss": 3.0, "divergence": 2.0, "hidden": 0.5}),
+            json!({"step": 8, "loss": 1.0, "divergence": 4.0}),
+            // A private step without samples.
+            json!({"step": 9}),
+        ];
+        let means = MeanLosses::of_lines(&lines);
+        assert_eq!((means.total, json!(means.parts)), (2.0, json!({"divergence": 3.0, "hidden": 0.5})));
+        assert_eq!(MeanLosses::of_lines(&[]), MeanLosses::default());
+        let mut weights = LossParts::default();
+        weights.set(LossKind::Hidden, 0.25);
+        let parts = LossParts { total: 1.0, ..LossParts::default() };
+        assert_eq!(json!(parts.by_key(&weights)), json!({"hidden": 0.0}));
     }
 }

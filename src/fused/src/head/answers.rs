@@ -46,15 +46,19 @@ pub enum Answers {
         shared: Option<usize>,
     },
     /// Ids drawn beforehand; for the divergence alone.
-    Sampled(SampledRows),
+    Sampled {
+        /// What was drawn.
+        rows: SampledRows,
+        /// How many tokens it was drawn from, where that is not all: the first of the student's.
+        shared: Option<usize>,
+    },
 }
 
 impl Answers {
     /// How many tokens are compared, where it is not all.
     pub(super) fn shared(&self) -> Option<usize> {
         match self {
-            Answers::Computed { shared, .. } => *shared,
-            Answers::Sampled(_) => None,
+            Answers::Computed { shared, .. } | Answers::Sampled { shared, .. } => *shared,
         }
     }
 }
@@ -97,7 +101,7 @@ impl<'a> Answering<'a> {
                 let several = if teachers.len() > 1 { shared.or(all().min()).unwrap_or(0) } else { 0 };
                 (all().max().unwrap_or(0), several)
             }
-            Answers::Sampled(_) => (0, 0),
+            Answers::Sampled { .. } => (0, 0),
         };
         Answering { answers, stride, scores: Scratch::take(most * stride), mixed: Scratch::take(mixed * stride) }
     }
@@ -106,7 +110,7 @@ impl<'a> Answering<'a> {
     pub(super) fn of(&mut self, first: usize, many: usize, temperature: f64) -> ChunkAnswers<'_> {
         let stride = self.stride;
         match self.answers {
-            Answers::Sampled(SampledRows { ids, draws, entropies }) => ChunkAnswers::Sampled {
+            Answers::Sampled { rows: SampledRows { ids, draws, entropies }, .. } => ChunkAnswers::Sampled {
                 ids: &ids[first * draws..][..many * draws],
                 draws: *draws,
                 entropies: &entropies[first..][..many],
@@ -247,9 +251,12 @@ impl Softmax {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::tensor;
-    use crate::weights::Weight;
+    use crate::head::{Weighting, losses};
+    use crate::node::{Value, tensor};
+    use crate::weights::{GradientSum, Weight};
+    use burn::tensor::{Device, Tensor, TensorData};
     use slm_runtime::sample::random_u64;
+    use std::sync::Arc;
 
     fn random(stream: u64, count: usize) -> Vec<f32> {
         (0..count as u64).map(|index| (random_u64(stream, index) >> 40) as f32 / 4_194_304.0 - 2.0).collect()
@@ -307,6 +314,46 @@ mod tests {
         let most = 4.0 * 0.5 / draws as f64 / (rounds as f64).sqrt();
         for (counts, expected) in counts.iter().zip(&expected) {
             assert!(counts.iter().zip(expected).all(|(count, q)| (count - q).abs() < most));
+        }
+    }
+    /// Of tokens that the student alone has nothing is compared: as if it had the others alone.
+    #[test]
+    fn drawn_ids_are_compared_over_the_tokens_that_both_have() {
+        let (vocabulary, shared, width, rows, draws) = (300, 290, 8, 270, 4);
+        let compared = |own: usize, both: Option<usize>, weighting: Weighting| {
+            let device = Device::flex().autodiff();
+            let states = TensorData::new(random(1, rows * width), [rows, width]);
+            let input = Tensor::<2>::from_data(states, &device).require_grad();
+            let (sum, table) = (Arc::new(GradientSum::default()), random(2, vocabulary * width));
+            let matrix = Weight::trained(Arc::new(table[..own * width].to_vec()), sum.clone());
+            let head = Linear { matrix, bias: None, cap: None };
+            let ids = (0..(rows * draws) as u64).map(|n| (random_u64(3, n) % shared as u64) as u32).collect();
+            let drawn = SampledRows { ids, draws, entropies: vec![0.5; rows] };
+            let targets: Vec<i32> = (0..rows as i32).collect();
+            let answers = Answers::Sampled { rows: drawn, shared: both };
+            let value = Value::of(input.clone()).expect("the flex device");
+            let (total, means) = losses(&value, &head, &targets, Some(&answers), weighting);
+            let gradients = total.into_tensor::<1>().backward();
+            let of_input = input.grad(&gradients).expect("a gradient").into_data();
+            drop((head, value));
+            let of_matrix = Arc::try_unwrap(sum).expect("the graph is gone").into_values().1;
+            (means, [of_input.try_into_vec::<f32>().expect("f32"), of_matrix])
+        };
+        let divergence = Weighting { divergence: 1.0, temperature: 1.5, ..Weighting::NONE };
+        let (means, [of_input, of_matrix]) = compared(vocabulary, Some(shared), divergence);
+        let (expected, [input, matrix]) = compared(shared, None, divergence);
+        assert_eq!(means.divergence, expected.divergence);
+        assert_eq!((of_input, &of_matrix[..shared * width]), (input, &matrix[..]));
+        assert!(of_matrix[shared * width..].iter().all(|value| *value == 0.0));
+        assert_ne!(means.divergence, compared(vocabulary, None, divergence).0.divergence);
+        // Beside it, the cross entropy is over all of them.
+        let entropy = Weighting { cross_entropy: 0.7, ..Weighting::NONE };
+        let both = compared(vocabulary, Some(shared), Weighting { cross_entropy: 0.7, ..divergence }).1;
+        let one = compared(vocabulary, Some(shared), divergence).1;
+        let other = compared(vocabulary, None, entropy).1;
+        for ((both, one), other) in both.iter().zip(&one).zip(&other) {
+            let sums = one.iter().zip(other).map(|(one, other)| one + other);
+            assert!(both.iter().zip(sums).all(|(both, sum)| (both - sum).abs() < 1e-5));
         }
     }
 }

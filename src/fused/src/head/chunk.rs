@@ -65,7 +65,7 @@ impl Chunk<'_> {
                 let largest = self.scores.largest.clone();
                 let plain = plain.as_deref().map(|factors| [largest.as_slice(), factors]);
                 self.by_block(
-                    &others,
+                    others.values,
                     #[inline(always)]
                     |alone, values, others| {
                         match plain {
@@ -110,12 +110,12 @@ impl Chunk<'_> {
         (0..self.scores.tokens).map(of_token).collect()
     }
 
-    /// Lets `work` change the scores block by block: those of tokens that the student alone has; the others, with the teacher's.
-    /// Returns what it makes of each block. `work` has to be inlined always: else it is compiled without vectors, and every fused
-    /// multiply-add in it is a call.
+    /// Lets `work` change the scores block by block: those of tokens that the student alone has; the others, with the teacher's
+    /// where it has scores. Returns what it makes of each block. `work` has to be inlined always: else it is compiled without
+    /// vectors, and every fused multiply-add in it is a call.
     fn by_block<R: Send>(
         &mut self,
-        others: &Scores<'_>,
+        others: &[f32],
         work: impl Fn(&mut [f32], &mut [f32], &[f32]) -> R + Sync,
     ) -> Vec<R> {
         let (stride, shared) = (self.scores.stride, self.shared);
@@ -123,7 +123,7 @@ impl Chunk<'_> {
             let from = number * BLOCK;
             let both = shared.saturating_sub(from).min(values.len() / stride);
             let (values, alone) = values.split_at_mut(both * stride);
-            let others = others.values.get(from * stride..(from + both) * stride).unwrap_or_default();
+            let others = others.get(from * stride..(from + both) * stride).unwrap_or_default();
             vectorised(
                 #[inline(always)]
                 || work(alone, values, others),
@@ -172,7 +172,7 @@ impl Chunk<'_> {
         };
         let whole = self.scores.largest.clone();
         let sums: Vec<Vec<[f32; LANES]>> = self.by_block(
-            others,
+            others.values,
             #[inline(always)]
             |alone, values, others| {
                 match plain {
@@ -199,25 +199,30 @@ impl Chunk<'_> {
     ) -> f64 {
         let Weighting { divergence, temperature, .. } = self.weighting;
         let stride = self.scores.stride;
-        let rows = self.scores.values.len() / stride;
         let inverse = 1.0 / temperature;
-        let sums = self.scores.sums(temperature as f32, rows, &self.scores.largest);
+        let largest = self.scores.largest_of_first(self.shared);
+        let sums = self.scores.sums(temperature as f32, self.shared, &largest);
         let of_row = |(token, ids): (usize, &[u32])| {
             let log = libm::log(sums[token]);
-            let most = f64::from(self.scores.largest[token / LANES][token % LANES]);
+            let most = f64::from(largest[token / LANES][token % LANES]);
             let score = |id: &u32| (f64::from(self.scores.values[*id as usize * stride + token]) - most) * inverse;
             log - ids.iter().map(score).sum::<f64>() / draws as f64 - f64::from(entropies[token])
         };
         let total: f64 = ids.chunks_exact(draws).enumerate().map(of_row).sum();
         let slope = divergence * temperature * per_row;
         let factors = reciprocal(&sums, slope, stride);
-        let (largest, inverse) = (&self.scores.largest, inverse as f32);
-        self.scores.values.par_chunks_mut(BLOCK * stride).for_each(|values| {
-            vectorised(
-                #[inline(always)]
-                || slopes_of_softmax(values, largest, (inverse, &factors), plain),
-            );
-        });
+        let (whole, inverse) = (self.scores.largest.clone(), inverse as f32);
+        self.by_block(
+            &[],
+            #[inline(always)]
+            |alone, values, _| {
+                match plain {
+                    Some(plain) => slopes_of_cross_entropy(alone, &whole, plain),
+                    None => alone.fill(0.0),
+                }
+                slopes_of_softmax(values, &largest, (inverse, &factors), plain.map(|plain| (whole.as_slice(), plain)));
+            },
+        );
         let slope = (slope / draws as f64) as f32;
         for (token, ids) in ids.chunks_exact(draws).enumerate() {
             ids.iter().for_each(|&id| self.scores.values[id as usize * stride + token] -= slope);
@@ -231,21 +236,24 @@ fn reciprocal(sums: &[f64], factor: f64, stride: usize) -> Vec<[f32; LANES]> {
     in_lanes(sums.iter().map(|sum| (factor / sum) as f32), stride)
 }
 
-/// Scores of some rows to the softmax at 1 / `inverse` times its factor, and that of the cross entropy.
+/// Of each token the largest score and the factor of its softmax.
+type Softmax<'a> = (&'a [[f32; LANES]], &'a [[f32; LANES]]);
+
+/// Scores of some rows to the softmax at 1 / `inverse` times its factor, and that of the cross entropy: `plain` are the largest
+/// scores of the whole vocabulary and its factors.
 #[inline(always)]
 fn slopes_of_softmax(
     values: &mut [f32],
     largest: &[[f32; LANES]],
     (inverse, factors): (f32, &[[f32; LANES]]),
-    plain: Option<&[[f32; LANES]]>,
+    plain: Option<Softmax<'_>>,
 ) {
     for values in values.chunks_exact_mut(largest.len() * LANES) {
         for (at, values) in values.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             for lane in 0..LANES {
-                let score = values[lane] - largest[at][lane];
-                let slope = exp(score * inverse) * factors[at][lane];
+                let slope = exp((values[lane] - largest[at][lane]) * inverse) * factors[at][lane];
                 values[lane] = match plain {
-                    Some(plain) => exp(score).mul_add(plain[at][lane], slope),
+                    Some((whole, plain)) => exp(values[lane] - whole[at][lane]).mul_add(plain[at][lane], slope),
                     None => slope,
                 };
             }
