@@ -140,8 +140,11 @@ impl Allocator<'_> {
         let time = limits.time.map_or(u64::MAX, |time| time.saturating_sub(items.fixed_time));
         let selection = sensitivities.frontier(items).best_within(bytes, time).ok_or(AllocationError::Both)?;
         let added_up = selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum();
-        let knapsack = cost(&probe.assignment(&items.items, &selection, database, probe.all())?);
-        let improved = improve::improve(probe, items, database, &costs, limits, selection, progress)?;
+        progress.begin("measuring the assignment", 1, "assignments");
+        let samples = probe.assignment(&items.items, &selection, database, probe.all())?;
+        progress.finish();
+        let knapsack = cost(&samples);
+        let improved = improve::improve(probe, items, database, &costs, limits, selection, samples, progress)?;
         let report = AllocationReport {
             budget_bytes: limits.bytes,
             chosen_bytes: items.bytes(&improved.selection),

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::quantize::error::RoundingError;
 use crate::quantize::gptq::{self, Hessian};
 use crate::quantize::method::Method;
-use crate::quantize::{input_importance, search};
+use crate::quantize::{Scales, input_importance, search};
 use burn::tensor::Device;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +56,7 @@ pub fn database(
     model: &Model,
     items: &[Item],
     sparsity: &Sparsity,
-    method: Method,
+    (method, scales): (Method, Scales),
     sequences: &[Vec<u32>],
     device: &Device,
     progress: &dyn Progress,
@@ -70,7 +70,7 @@ pub fn database(
         codings.flat_map(|coding| coding.scheme.parts(rows[&id]).map(|(_, scheme)| scheme)).collect()
     };
     if method == Method::Gptq {
-        let mut rounder = Rounder { model, sparsity, schemes: &schemes, database: &mut database };
+        let mut rounder = Rounder { model, sparsity, scales, schemes: &schemes, database: &mut database };
         let pass = Layerwise { model, sequences, device, with_original: false, with_lookups: true };
         pass.run(&mut rounder, progress, "rounding every matrix in every scheme")?;
     }
@@ -80,16 +80,23 @@ pub fn database(
         Method::Gptq => None,
         Method::Search => Some(collect(model, sequences, device, progress)?),
     };
-    for (id, ..) in matrices {
-        for scheme in schemes(id) {
-            if database.0.contains_key(&(id, scheme)) {
-                continue;
-            }
+    let left = |(id, ..): &(LinearId, usize, usize)| -> Vec<QuantScheme> {
+        schemes(*id).into_iter().filter(|scheme| !database.0.contains_key(&(*id, *scheme))).collect()
+    };
+    let left: Vec<_> = matrices.iter().map(|matrix| (matrix.0, left(matrix))).collect();
+    progress.begin("rounding the other matrices in every scheme", left.len() as u64, "matrices");
+    for (id, schemes) in left {
+        if !schemes.is_empty() {
             let weights = model.matrix(id)?;
             let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
-            database.0.insert((id, scheme), search::quantize_matrix(weights.view(), scheme, importance));
+            for scheme in schemes {
+                let matrix = search::quantize_matrix_on(weights.view(), (scheme, scales), importance);
+                database.0.insert((id, scheme), matrix);
+            }
         }
+        progress.advance(1);
     }
+    progress.finish();
     Ok(database)
 }
 
@@ -97,6 +104,7 @@ pub fn database(
 struct Rounder<'a> {
     model: &'a Model,
     sparsity: &'a Sparsity,
+    scales: Scales,
     schemes: &'a dyn Fn(LinearId) -> BTreeSet<QuantScheme>,
     database: &'a mut Database,
 }
@@ -117,7 +125,7 @@ impl Change for Rounder<'_> {
             let held = self.sparsity.contains_key(&id).then(|| weights.mapv(|weight| weight == 0.0));
             for scheme in (self.schemes)(id) {
                 let held = held.as_ref().map(|held| held.view());
-                let rounded = gptq::quantize_matrix(weights.view(), scheme, &hessian, held);
+                let rounded = gptq::quantize_matrix_on(weights.view(), (scheme, self.scales), &hessian, held);
                 self.database.0.insert((id, scheme), rounded.matrix);
             }
         }

@@ -43,7 +43,9 @@ pub struct Improved {
     pub trials: usize,
 }
 
-/// Searches around `selection`; `costs` are those of items alone, `[item][coding]`, and order the trials.
+/// Searches around `selection`, which costs `samples`; `costs` are those of items alone, `[item][coding]`, and order the
+/// trials.
+#[expect(clippy::too_many_arguments, reason = "the inputs of one search, each used once")]
 pub fn improve(
     probe: &Probe<'_>,
     items: &Items,
@@ -51,13 +53,13 @@ pub fn improve(
     costs: &[Vec<f64>],
     limits: &Limits,
     selection: Vec<usize>,
+    samples: Samples,
     progress: &dyn Progress,
 ) -> Result<Improved, AllocationError> {
     progress.begin("trying swaps at equal bytes", TRIALS as u64, "assignments");
-    let mut samples = probe.assignment(&items.items, &selection, database, probe.all())?;
     let (first, rest) = (probe.first(), probe.first().end..probe.all().end);
     let mut tried = BTreeSet::from([selection.clone()]);
-    let (mut selection, mut swaps, mut trials) = (selection, Vec::new(), 0);
+    let (mut selection, mut samples, mut swaps, mut trials) = (selection, samples, Vec::new(), 0);
     'search: loop {
         let mut around = 0;
         for neighbour in neighbours(items, costs, limits, &selection) {
@@ -135,15 +137,19 @@ fn neighbours(items: &Items, costs: &[Vec<f64>], limits: &Limits, selection: &[u
     let left = |limit: u64, taken: u64| i64::try_from(limit).unwrap_or(i64::MAX) - taken as i64;
     let bytes_left = left(limits.bytes, items.bytes(selection));
     let time_left = left(limits.time.unwrap_or(u64::MAX), items.time(selection));
-    let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
+    // There are many: of a deep model's some of the cheapest are made into selections.
+    let mut found = Cheapest::default();
     let mut add = |taken: &[&Move]| {
         let apart = (1..taken.len()).all(|n| taken[..n].iter().all(|other| other.item != taken[n].item));
         let fits = taken.iter().map(|taken| taken.bytes).sum::<i64>() <= bytes_left
             && taken.iter().map(|taken| taken.time).sum::<i64>() <= time_left;
         if apart && fits {
-            let mut neighbour = selection.to_vec();
-            taken.iter().for_each(|taken| neighbour[taken.item] = taken.coding);
-            found.push((taken.iter().map(|taken| taken.cost).sum(), neighbour));
+            let neighbour = || {
+                let mut neighbour = selection.to_vec();
+                taken.iter().for_each(|taken| neighbour[taken.item] = taken.coding);
+                neighbour
+            };
+            found.add(taken.iter().map(|taken| taken.cost).sum(), neighbour);
         }
     };
     let (raises, lowers): (Vec<_>, Vec<_>) = moves.iter().partition(|taken| taken.bytes > 0);
@@ -155,8 +161,44 @@ fn neighbours(items: &Items, costs: &[Vec<f64>], limits: &Limits, selection: &[u
             lowers[..m].iter().for_each(|&second| add(&[raise, second, lower]));
         }
     }
-    found.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-    found.into_iter().map(|(_, neighbour)| neighbour).collect()
+    found.in_order()
+}
+
+/// Neighbours that are kept of one selection: no search looks at more, since each is tried once.
+const KEPT: usize = 4 * TRIALS;
+
+/// The cheapest neighbours seen so far, of equal cost those of the least codings.
+#[derive(Default)]
+struct Cheapest {
+    found: Vec<(f64, Vec<usize>)>,
+    /// No cost above it is among the [`KEPT`] least.
+    bound: Option<f64>,
+}
+
+impl Cheapest {
+    fn add(&mut self, cost: f64, neighbour: impl FnOnce() -> Vec<usize>) {
+        if self.bound.is_some_and(|bound| cost > bound) {
+            return;
+        }
+        self.found.push((cost, neighbour()));
+        if self.found.len() == 16 * KEPT {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.found.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        self.found.dedup();
+        self.found.truncate(KEPT);
+        if let (KEPT, Some((last, _))) = (self.found.len(), self.found.last()) {
+            self.bound = Some(*last);
+        }
+    }
+
+    fn in_order(mut self) -> Vec<Vec<usize>> {
+        self.cut();
+        self.found.into_iter().map(|(_, neighbour)| neighbour).collect()
+    }
 }
 
 #[cfg(test)]

@@ -139,7 +139,10 @@ pub fn probe<'m>(
         ModelKind::Encoder | ModelKind::EncoderDecoder(_) => MEASURED_TEXTS,
     };
     let text = held_out(model, source, calibration, count, progress)?;
-    Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))
+    progress.begin("running the original", 1, "models");
+    let probe = Probe::new(model, &text.sequences, runner, device)?;
+    progress.finish();
+    Ok((probe, text.description))
 }
 
 /// An assignment that was found, with the probe that measures the model made by it.

@@ -41,7 +41,9 @@ pub fn widen(
 ) -> Result<WidthReport, AllocationError> {
     let mut candidates = candidates(quantized, items, pinned);
     let all: u64 = items.iter().map(bytes).sum();
+    progress.begin("measuring the artifact", 1, "variants");
     let mut now = probe.artifact(quantized)?;
+    progress.finish();
     let mut report = WidthReport { before: cost(&now), after: cost(&now), tried: 0, widened: Vec::new() };
     for _ in 0..MOST_PASSES {
         progress.begin("measuring 16-bit activations", candidates.len() as u64, "variants");

@@ -19,7 +19,7 @@ use crate::model::forward::{DenseWeights, Halted, StagedContext, StagedForward, 
 use crate::model::graph::{Graph, Input, own_matrices};
 use crate::model::id::{Class, LinearId, NormSite, ParameterId, Role};
 use crate::model::matrix::into_values;
-use crate::model::spec::Head;
+use crate::model::spec::{Head, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -61,6 +61,23 @@ struct Run {
     batches: Vec<Halted<Tensor<3>>>,
 }
 
+/// Batches that the moments of the token table are taken over.
+#[derive(Clone, Copy)]
+struct OfTokens {
+    /// Those that run through all layers.
+    runs: usize,
+    /// Those whose gradients come back.
+    lookups: usize,
+}
+
+impl OfTokens {
+    /// Layers, forward and back.
+    fn steps(self, spec: &ModelSpec) -> u64 {
+        let passes = u64::from(self.runs > 0) + u64::from(self.lookups > 0);
+        passes * spec.layers.len() as u64
+    }
+}
+
 /// Where a pass is.
 struct Pass<'p, C: Change> {
     of: &'p Layerwise<'p>,
@@ -83,20 +100,22 @@ impl Layerwise<'_> {
         let mut of_embeddings = self.weights(embeds)?;
         let batches = Batches::new(spec, self.sequences, &self.forward(&of_embeddings))?;
         let graph = Graph::new(spec);
-        let units = graph.groups().len() as u64 + u64::from(spec.tied_head()) * spec.layers.len() as u64;
-        progress.begin(what, units, "steps");
+        let of_tokens = self.of_tokens(&batches);
+        progress.begin(what, graph.groups().len() as u64 + of_tokens.steps(spec), "steps");
         let mut collector = Collector::new(spec);
         (collector.tokens, collector.sequences) = (batches.tokens(), batches.sequences());
         let original = self.with_original.then(|| self.embed(&batches, &of_embeddings));
         for table in &graph.tables {
             let ids = [table.id];
+            let is_tokens = table.id.role == Role::TokenEmbedding;
             let changed = match change.kept(&ids)? {
-                Some(kept) => kept,
+                Some(kept) => {
+                    progress.advance(if is_tokens { of_tokens.steps(spec) } else { 0 });
+                    kept
+                }
                 None => {
-                    let moments = match table.id.role {
-                        Role::TokenEmbedding => self.moments_of_tokens(&batches, progress)?,
-                        _ => None,
-                    };
+                    let moments =
+                        if is_tokens { self.moments_of_tokens(&of_tokens, &batches, progress)? } else { None };
                     change.change(&ids, moments)?
                 }
             };
@@ -132,14 +151,24 @@ impl Layerwise<'_> {
         Run { batches: embedded.map(|hidden| Halted { input: hidden.clone(), hidden }).collect() }
     }
 
-    /// Moments for the token table: those of a tied head's inputs, and the sensitivity of its lookups. Both are of the
-    /// original model, since the table is changed before anything else.
-    fn moments_of_tokens(&self, batches: &Batches, progress: &dyn Progress) -> Result<Option<Moments>, CalibrateError> {
+    fn of_tokens(&self, batches: &Batches) -> OfTokens {
         let spec = &self.model.spec;
         let with_lookups = self.with_lookups && matches!(spec.head, Head::LanguageModel { .. });
-        let wanted = if with_lookups { Lookups::batches(spec, batches) } else { 0 };
+        let lookups = if with_lookups { Lookups::batches(spec, batches) } else { 0 };
         // The head needs the outputs of all batches, lookups those of the first.
-        let runs = if spec.tied_head() { batches.batches.len() } else { wanted };
+        OfTokens { runs: if spec.tied_head() { batches.batches.len() } else { lookups }, lookups }
+    }
+
+    /// Moments for the token table: those of a tied head's inputs, and the sensitivity of its lookups. Both are of the
+    /// original model, since the table is changed before anything else.
+    fn moments_of_tokens(
+        &self,
+        of_tokens: &OfTokens,
+        batches: &Batches,
+        progress: &dyn Progress,
+    ) -> Result<Option<Moments>, CalibrateError> {
+        let spec = &self.model.spec;
+        let OfTokens { runs, lookups: wanted } = *of_tokens;
         if runs == 0 {
             return Ok(None);
         }
@@ -155,11 +184,9 @@ impl Layerwise<'_> {
             let forward = self.forward(&weights);
             let blocks = hidden.into_iter().zip(&batches.batches);
             hidden = blocks.map(|(hidden, batch)| forward.block(layer, hidden, batches.context(batch))).collect();
-            if spec.tied_head() {
-                progress.advance(1);
-            }
+            progress.advance(1);
         }
-        let sensitivity = if with_lookups { Some(lookups.sensitivity(&hidden, progress)?) } else { None };
+        let sensitivity = if wanted > 0 { Some(lookups.sensitivity(&hidden, progress)?) } else { None };
         let mut moments = Moments::new(spec.hidden, false);
         if spec.tied_head() {
             let weights = self.weights(|id| id.layer().is_none())?;

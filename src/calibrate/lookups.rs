@@ -19,9 +19,9 @@ use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
 
 /// Tokens that suffice for one channel of the table.
-const TOKENS_PER_CHANNEL: usize = 16;
+const TOKENS_PER_CHANNEL: usize = 4;
 /// Tokens that suffice for any table.
-const MOST_TOKENS: usize = 8192;
+const MOST_TOKENS: usize = 4096;
 
 /// The states of some batches before every layer, and what gradients need beside them.
 pub(super) struct Lookups<'a> {
@@ -93,7 +93,7 @@ impl<'a> Lookups<'a> {
                 let along = Tensor::from_inner(gradient.clone()) * output;
                 *gradient = of_leaf(&leaf, &along.sum().backward())?;
             }
-            progress.advance(0);
+            progress.advance(1);
         }
         let mut sums = MomentSums::new(spec.hidden, false);
         for gradient in gradients {

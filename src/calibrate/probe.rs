@@ -61,7 +61,7 @@ pub(crate) struct Prepared {
 }
 
 /// Bytes of the original's outputs that are kept; those of the other sequences are computed for every comparison.
-const KEPT_OUTPUTS: usize = 512 << 20;
+pub const KEPT_OUTPUTS: usize = 512 << 20;
 
 /// One entry for every sequence.
 pub type Samples = Vec<Sample>;
@@ -77,7 +77,7 @@ impl<'m> Probe<'m> {
             Ok(Prepared { context: forward.context(&batch), finished: forward.embed(&batch), output: None, batch })
         };
         let sequences = sequences.iter().map(prepare).collect::<Result<_, ProbeError>>()?;
-        let mut probe = Probe { spec, head: around(model, device)?, device: device.clone(), sequences };
+        let mut probe = Probe { spec, head: head.clone(), device: device.clone(), sequences };
         let finished = probe.outputs_of_layers(model, &head)?;
         for (sequence, hidden) in probe.sequences.iter_mut().zip(finished) {
             sequence.finished = forward.head_input(hidden);

@@ -51,10 +51,12 @@ pub enum CalibrationText {
 }
 
 /// Sequences to calibrate with.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
-    /// Token ids, each run on its own.
+    /// Token ids, each run on its own; those of a text before those that the model sampled from itself.
     pub sequences: Vec<Vec<u32>>,
+    /// How many of them the model sampled from itself.
+    pub sampled: usize,
     /// Their source, for reports.
     pub description: String,
     /// The file they come from, and the changes of reading it.
@@ -82,10 +84,16 @@ pub fn calibration(
         CalibrationText::File { path, form } => from_file(model, path, form, tokens, progress),
         CalibrationText::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
         CalibrationText::Mixed { path, form, seed } => {
-            let text = from_file(model, path, form, tokens / 2, progress)?;
+            let text = from_file(model, path, form, tokens / 2, progress).map_err(|error| match error {
+                CalibrationError::TooFewTokens { needed, window, .. } => {
+                    CalibrationError::TooFewTokens { tokens, needed: 2 * needed, window }
+                }
+                error => error,
+            })?;
             let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
             Ok(Calibration {
                 sequences: text.sequences.into_iter().chain(own.sequences).collect(),
+                sampled: own.sampled,
                 description: format!("{}, and {}", text.description, own.description),
                 files_read: text.files_read,
             })
@@ -113,7 +121,7 @@ pub fn held_out(
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     let window = WINDOW.min(model.spec.context);
-    let taken = used.sequences.len();
+    let taken = used.sequences.len() - used.sampled;
     let own =
         |count: usize, seed: &u64| sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress);
     let text = |count: usize, path: &PathBuf, form: &TextForm| -> Result<Vec<Vec<u32>>, CalibrationError> {
@@ -144,10 +152,10 @@ pub fn held_out(
     if sequences.len() < LEAST_SEQUENCES {
         let sequences = used.sequences.iter().take(count).cloned().collect();
         let description = format!("{description}, the calibration text itself: it has no more");
-        return Ok(Calibration { sequences, description, files_read: Vec::new() });
+        return Ok(Calibration { sequences, description, ..Calibration::default() });
     }
     let description = format!("{description}, after what was calibrated with");
-    Ok(Calibration { sequences, description, files_read: Vec::new() })
+    Ok(Calibration { sequences, description, ..Calibration::default() })
 }
 
 /// At most `count` sequences that no user chose: a decoder's own samples, the shipped text for an encoder.
@@ -216,7 +224,7 @@ fn from_file(
             let window = WINDOW.min(model.spec.context);
             let (mut sequences, notes) = decoder_text(model, path, form, (wanted / window).max(1), progress)?;
             keep_tokens(&mut sequences, wanted);
-            Calibration { sequences, description: name, files_read: vec![notes] }
+            Calibration { sequences, description: name, files_read: vec![notes], ..Calibration::default() }
         }
         ModelKind::Encoder => {
             let Records { records, notes } = read_records(path, form)?;
@@ -278,7 +286,7 @@ fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Res
     tokenizer.check(model.spec.vocabulary)?;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
     keep_tokens(&mut sequences, wanted);
-    Ok(Calibration { sequences, description: name.to_owned(), files_read: Vec::new() })
+    Ok(Calibration { sequences, description: name.to_owned(), ..Calibration::default() })
 }
 
 /// The model's own samples as calibration.
@@ -290,5 +298,5 @@ fn sample_itself(
 ) -> Result<Calibration, CalibrationError> {
     let sequences = sample(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
     let description = format!("sampled from the model itself, seed {seed}");
-    Ok(Calibration { sequences, description, files_read: Vec::new() })
+    Ok(Calibration { sampled: sequences.len(), sequences, description, files_read: Vec::new() })
 }

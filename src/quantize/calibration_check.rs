@@ -49,9 +49,16 @@ pub fn check(
         return Ok(None);
     }
     let plain = plain()?;
+    progress.begin("comparing with plain rounding", 3, "models");
     let probe = Probe::new(original, &text, device)?;
-    let divergence = |model: &Model| Ok::<_, ProbeError>(mean_and_error(&probe.model(model)?).0);
+    progress.advance(1);
+    let divergence = |model: &Model| {
+        let found = mean_and_error(&probe.model(model)?).0;
+        progress.advance(1);
+        Ok::<_, ProbeError>(found)
+    };
     let (with, without) = (divergence(calibrated)?, divergence(&plain)?);
+    progress.finish();
     let check = CalibrationCheck { calibrated: with, plain: without, kept_plain: with > MARGIN * without };
     if check.kept_plain {
         progress.warn(&format_args!(

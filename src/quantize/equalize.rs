@@ -133,7 +133,7 @@ pub fn equalize(
     progress: &dyn Progress,
 ) -> Result<(Model, Vec<Equalized>), RoundingError> {
     let spec = model.spec.clone();
-    let looked = look(&model, sequences, device)?;
+    let looked = look(&model, sequences, device, progress)?;
     let pairs = pairs(&spec);
     progress.begin("equalizing", pairs.len() as u64, "places");
     let (mut model, mut reports) = (model, Vec::new());
@@ -161,11 +161,18 @@ pub fn equalize(
     Ok((model, reports))
 }
 
-fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, RoundingError> {
+fn look(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<LinearId, Seen>, RoundingError> {
     let weights = DenseWeights::new(model, device)?;
     let forward = StagedForward::new(&model.spec, &weights, device);
     let mut look = Look::default();
-    for sequence in sequences.iter().filter(|sequence| !sequence.is_empty()).take(SEQUENCES) {
+    let sequences: Vec<&Vec<u32>> = sequences.iter().filter(|sequence| !sequence.is_empty()).take(SEQUENCES).collect();
+    progress.begin("looking for outliers", sequences.len() as u64, "sequences");
+    for sequence in sequences {
         let batch = Batch::new(&model.spec, sequence.clone(), 1).map_err(CalibrateError::from)?;
         let context = forward.context(&batch);
         let mut hidden = forward.embed(&batch);
@@ -177,7 +184,9 @@ fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeM
             hidden = halted.hidden;
         }
         forward.head(hidden, &mut look);
+        progress.advance(1);
     }
+    progress.finish();
     match look.failure {
         Some(failure) => Err(CalibrateError::Device(failure).into()),
         None => Ok(look.seen),

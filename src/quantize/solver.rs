@@ -83,6 +83,12 @@ impl Change for Solver<'_> {
     fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, RoundingError> {
         let Some(resume) = self.resume else { return Ok(None) };
         let Some(done) = resume.load(ids, &self.shapes)? else { return Ok(None) };
+        for (id, matrix, _) in &done {
+            // A search that ended elsewhere: what was rounded for another scheme is rounded anew.
+            if matrix.scheme != scheme_of(self.grids.assignment, *id).map_err(ModelError::from)? {
+                return Ok(None);
+            }
+        }
         let mut changed = Changed::new();
         for (id, matrix, report) in done {
             changed.push((id, matrix.dequantize()));

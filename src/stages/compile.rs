@@ -325,7 +325,7 @@ impl Stage for Compile {
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
     const MAGIC: &'static [u8] = ARTIFACT_MAGIC;
-    const REVISION: u32 = 4;
+    const REVISION: u32 = 5;
     const ARITHMETIC: Arithmetic = Arithmetic::Exact;
     const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes", "ram_bytes", "flash_bytes"], also: &[] };
 

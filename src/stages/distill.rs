@@ -1,6 +1,6 @@
 //! `slmc distill`: a smaller student from a teacher.
 
-use super::adapter_output::check_adapter;
+use super::adapter_output::{check_adapter, check_modules};
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
 use super::arguments::scope::ScopeArgs;
 use super::arguments::shape::{CUTTING, Init, ShapeArgs};
@@ -20,7 +20,7 @@ use crate::model::transform::Sparsity;
 use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::on_policy::OnPolicy;
-use crate::train::settings::Settings;
+use crate::train::settings::{Settings, since};
 use crate::train::student::{state_pairs, take_layers};
 use anyhow::anyhow;
 use serde_json::{Value, json};
@@ -157,6 +157,13 @@ impl Args {
                 "--on-policy has the teacher score the student's text, and no loss compares with the teacher; add --kl"
             );
             faults.add("on-policy", error);
+        } else if let Some(pause) = settings.loss.pause(Some(LossKind::CrossEntropy)).filter(|_| share > 0.0) {
+            let error = anyhow!(
+                "--on-policy has the teacher score the student's text, and {} no loss compares with the teacher; give --kl a \
+                 weight at every step",
+                since(pause)
+            );
+            faults.add("on-policy", error);
         }
         if share > 0.0 && self.teacher_cache.is_some() {
             let error = anyhow!(
@@ -258,7 +265,7 @@ impl Stage for Distill {
     type Options = OnTrainingBackend<TrainOptions>;
     const NAME: &'static str = "distill";
     const MAKES: Product = Product::Dense;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const INPUTS: &'static [&'static str] = &["teacher", "student"];
     const RESUMES: Resumes = Resumes::Always;
@@ -360,6 +367,11 @@ impl Stage for Distill {
         let weights =
             args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
         faults.check("lora-output", check_adapter(&options, weights, false));
+        if let Some((spec, sparsity)) = &part
+            && let Ok(scope) = options.scope.of(spec, sparsity)
+        {
+            faults.check("lora-output", check_modules(&options, spec, &scope));
+        }
         let teacher = args.teacher.first().and_then(|path| known.planned(path));
         check_data(&options, student.as_ref(), teacher, &mut faults);
         args.data.check(&mut faults);

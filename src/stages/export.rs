@@ -141,7 +141,7 @@ impl Stage for Export {
     const NAME: &'static str = "export";
     const MAKES: Product = Product::Export;
     const MAGIC: &'static [u8] = formats::gguf::MAGIC;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ARITHMETIC: Arithmetic = Arithmetic::Exact;
     const MEASURES: Measures = Measures { own: &[], also: &["weight_bytes", "file_bytes"] };
 

@@ -231,7 +231,7 @@ impl Stage for Prune {
     type Options = OnTrainingBackend<PruneOptions>;
     const NAME: &'static str = "prune";
     const MAKES: Product = Product::Dense;
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Sometimes;
 

@@ -46,7 +46,7 @@ use crate::train::scope::Scope;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
 use arguments::Args;
-use memory::{memory_estimate, tuning_settings};
+use memory::{Beside, memory_estimate, tuning_settings};
 use options::AUTO;
 pub use options::QuantizeOptions;
 pub use report::QuantizeReport;
@@ -195,7 +195,12 @@ impl Args {
         run: &RunSettings,
         faults: &mut Faults,
     ) -> u64 {
-        let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
+        let beside = Beside {
+            measured: self.schemes.sweep || matches!(self.schemes.scheme, Some(arguments::Scheme::Auto)),
+            equalized: self.rounding.equalize,
+            judged: self.rounding.method.calibrates() && self.calibration.calibration.is_some(),
+        };
+        let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get(), beside);
         faults.check("", check_memory(run, rounding, "quantizing"));
         let there = available_memory_bytes().filter(|there| rounding > *there && run.max_ram.is_none());
         if let (true, Method::Gptq, Some(there)) = (spec.has_experts(), self.rounding.method, there) {

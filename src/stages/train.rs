@@ -1,11 +1,11 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
-use super::adapter_output::check_adapter;
+use super::adapter_output::{check_adapter, check_modules};
 use super::arguments::exits::ExitArgs;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
 use super::arguments::privacy::PrivacyArgs;
 use super::arguments::rounds::RoundArgs;
-use super::arguments::scope::ScopeArgs;
+use super::arguments::scope::{LoraOutput, ScopeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseOrConfiguration, path};
 use super::backend::{OnTrainingBackend, on_workers};
@@ -21,6 +21,7 @@ use crate::formats;
 use crate::model::device::Backend;
 use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
+use crate::text::reasoning::ReasoningForm;
 use crate::train::error::TrainError;
 use crate::train::samples::TrainTask;
 use crate::train::settings::Settings;
@@ -81,6 +82,9 @@ pub struct Args {
     out: OutArg,
 }
 
+/// Key of labels where none is named, as the option has it.
+const LABEL_FIELD: &str = "label";
+
 /// The kind of stage.
 pub struct Train;
 
@@ -101,11 +105,23 @@ impl Args {
     /// A round: nothing of training is looked at but whether it is there.
     fn round(&self, run: &RunSettings, known: &Known) -> Resolved<OnTrainingBackend<Work>> {
         let mut faults = Faults::default();
+        let data = self.data.data();
+        let plain = ReasoningForm::default();
         let given = [
             (!self.data.is_empty()).then_some("data"),
             self.data.task.map(|_| "task"),
+            data.form.field.is_some().then_some("field"),
+            data.form.separator.is_some().then_some("separator"),
+            (data.label_field != LABEL_FIELD).then_some("label-field"),
+            (data.reasoning.parts != plain.parts).then_some("loss-on"),
+            (data.reasoning.without_reasoning != plain.without_reasoning).then_some("without-reasoning"),
+            (data.reasoning.prompt != plain.prompt).then_some("prompt-field"),
+            (data.reasoning.answer != plain.answer).then_some("answer-field"),
+            (data.reasoning.reasoning != plain.reasoning).then_some("reasoning-field"),
+            self.tokenizer.tokenizer.as_ref().map(|_| "tokenizer"),
             self.training.given(),
             self.scope.given(),
+            (self.scope.output() != LoraOutput::default()).then_some("lora-output"),
             self.exits.given(),
             self.privacy.given(),
         ];
@@ -125,7 +141,7 @@ impl Stage for Train {
     type Options = OnTrainingBackend<Work>;
     const NAME: &'static str = "train";
     const MAKES: Product = Product::Dense;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Always;
 
@@ -159,15 +175,22 @@ impl Stage for Train {
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
         };
-        let spec = planned.map(|model| &model.spec);
-        check(&options.settings, &options.data, options.task, spec, false, &mut faults);
+        let student = known.part_of(&args.model);
+        let of_student = student.as_ref().map(|(spec, _)| spec);
+        let settings = match of_student {
+            // Exits that it has or gains are a part of the loss.
+            Some(spec) => {
+                let exits = options.exits.clone().unwrap_or_else(|| spec.exits.clone());
+                options.settings.for_model(&ModelSpec { exits, ..spec.clone() })
+            }
+            None => options.settings.clone(),
+        };
+        check(&settings, &options.data, options.task, planned.map(|model| &model.spec), false, &mut faults);
         args.privacy.check(args.training.gives_pieces_and_clip(), &mut faults);
         let headless = |spec: &ModelSpec| options.task.is_some() && matches!(spec.head, Head::Hidden);
-        let student = known.part_of(&args.model);
         // A bare encoder is given a head that only the data decides.
         let whole = student.as_ref().filter(|(spec, _)| !headless(spec));
         args.scope.check(whole.map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
-        let of_student = student.as_ref().map(|(spec, _)| spec);
         let gains = options.task == Some(TrainTask::Classify) && of_student.is_some_and(headless);
         args.exits.check((of_student, gains), args.scope.given(), &mut faults);
         if options.privacy.is_some()
@@ -179,6 +202,11 @@ impl Stage for Train {
             let gains = options.task == Some(TrainTask::Classify) && headless(spec);
             let weights = planned.is_some() || formats::contents(&args.model).weights;
             faults.check("lora-output", check_adapter(&options, weights, gains));
+        }
+        if let Some((spec, sparsity)) = whole
+            && let Ok(scope) = options.scope.of(spec, sparsity)
+        {
+            faults.check("lora-output", check_modules(&options, spec, &scope));
         }
         check_data(&options, planned, None, &mut faults);
         args.data.check(&mut faults);

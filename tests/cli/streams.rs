@@ -101,6 +101,30 @@ fn progress_is_json_lines_when_asked_for() {
 }
 
 #[test]
+fn every_step_of_quantizing_is_counted() {
+    for family in [Family::Llama, Family::TiedLlama] {
+        let transcript = with_decoder("", family);
+        for method in ["gptq --tune 0", "search", "rtn"] {
+            let line = format!(
+                "quantize model --scheme w4 --method {method} --calibration text.txt --progress json -o {}",
+                method.split(' ').next().expect("a name")
+            );
+            let events: Vec<serde_json::Value> = transcript
+                .silent(&line)
+                .stderr
+                .split(|byte| *byte == b'\n')
+                .filter(|event| !event.is_empty())
+                .map(|event| serde_json::from_slice(event).expect("every line is an object"))
+                .filter(|event: &serde_json::Value| event["what"] == "quantizing")
+                .collect();
+            let of = |name: &str| events.iter().find(|event| event["event"] == name).expect("it is there");
+            assert!(of("begin")["total"].as_u64() > Some(0), "{line}");
+            assert_eq!(of("begin")["total"], of("finish")["done"], "{line}");
+        }
+    }
+}
+
+#[test]
 fn threads_change_nothing() {
     let transcript = with_decoder("", Family::TiedLlama);
     let quantize =

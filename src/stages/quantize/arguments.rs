@@ -157,7 +157,7 @@ pub(super) struct SchemeArgs {
     ///
     /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best assignments and the presets,
     /// and the cost of every matrix alone.
-    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "ram", "latency", "context", "qat", "out"])]
+    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "ram", "latency", "context", "activations", "equalize", "exact_f16", "tune", "qat", "out"])]
     pub(super) sweep: bool,
 
     /// Chart that --sweep draws

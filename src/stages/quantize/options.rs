@@ -84,7 +84,7 @@ impl QuantizeOptions {
             "keep": self.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "equalize": self.equalize,
             "activations": self.activations.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "target": [self.target.name.as_str(), self.target.layout.name()],
+            "target": self.target,
             "seed": self.seed,
             "calibration": format!("{:?}", self.source),
             "calibration_tokens": self.calibration_tokens,

@@ -38,7 +38,8 @@ pub fn sweep_directory(
     let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
     let sequences = &calibration.sequences;
     let statistics = collect(&model, sequences, device, progress)?;
-    let database = database(&model, &items.items, &sparsity, options.method, sequences, device, progress)?;
+    let database =
+        database(&model, &items.items, &sparsity, (options.method, options.scales()), sequences, device, progress)?;
     let sweep = Sweep {
         items: &items,
         database: &database,

@@ -22,7 +22,7 @@ use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
 use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::Model;
-use crate::progress::{Progress, Silent};
+use crate::progress::Progress;
 use crate::quantize::calibration::{Calibration, calibration};
 use crate::quantize::calibration_check::{self, CalibrationCheck};
 use crate::quantize::equalize::{Equalized, equalize};
@@ -59,6 +59,12 @@ pub fn quantize_directory(
     atomic::check_directory(&options.out)?;
     let run = Run { options, device: &devices.device, devices, progress };
     let mut work = Work::open(run)?;
+    let resumes = options.method == Method::Gptq || options.qat.is_some();
+    let of_run = || Ok::<_, StageError>(Resume::of(&options.out, &options.identity(devices)?));
+    if resumes && Resume::is_left(&options.out) {
+        // The state of another run is refused now, not after the work that comes before it is read.
+        of_run()?.check()?;
+    }
     work.calibrate()?;
     work.choose_widths()?;
     work.equalize()?;
@@ -67,10 +73,7 @@ pub fn quantize_directory(
     // Refused before the long work where it cannot be stored.
     work.tensors(&assignment, true)?;
     let training = work.training()?;
-    let resume = match options.method == Method::Gptq || training.is_some() {
-        true => Some(Resume::of(&options.out, &options.identity(devices)?)),
-        false => None,
-    };
+    let resume = if resumes { Some(of_run()?) } else { None };
     let mut rounded = work.round(&assignment, resume.as_ref())?;
     if let (Some(training), Some(resume)) = (training, &resume) {
         rounded = rounded.train(training, resume)?;
@@ -141,7 +144,7 @@ impl<'o> Work<'o> {
             }
             SchemeSource::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
         };
-        let none = Calibration { sequences: Vec::new(), description: "none".to_owned(), files_read: Vec::new() };
+        let none = Calibration { description: "none".to_owned(), ..Calibration::default() };
         let work = Work {
             run,
             model,
@@ -233,7 +236,8 @@ impl<'o> Work<'o> {
         let Run { options, device, progress, .. } = self.run;
         let Some(plan) = &self.plan else { return Ok(None) };
         let (items, sequences) = (&plan.items.items, &self.calibration.sequences);
-        let database = database(&self.model, items, &self.sparsity, options.method, sequences, device, progress)?;
+        let solver = (options.method, options.scales());
+        let database = database(&self.model, items, &self.sparsity, solver, sequences, device, progress)?;
         let (source, seed, runner) = (&options.source, options.seed, &Compiled);
         let calibration = &self.calibration;
         let found = Found::search(plan, &self.model, source, calibration, &database, seed, runner, device, progress)?;
@@ -307,7 +311,7 @@ impl<'o> Work<'o> {
         }
         let mut plain_reports = Reports::new();
         let plain = || {
-            let (model, reports) = quantize(&self.model, grids, None, &Silent)?;
+            let (model, reports) = quantize(&self.model, grids, None, progress)?;
             plain_reports = reports;
             Ok(model)
         };
