@@ -90,9 +90,13 @@ impl Report for VerifyReport {
         if let Some(signed) = &self.signed {
             signed.rows(&mut table);
         }
-        for Checked { file, predicate_type, key_id, result, .. } in &self.attestations {
+        for checked in &self.attestations {
+            let Checked { file, predicate_type, key_id, result, .. } = checked;
             let result = result.as_ref().map_or_else(String::new, |result| format!(": {result}"));
             table.row(["attested", &format!("{predicate_type}{result}, by {key_id} ({file})")]);
+            if !checked.passed() {
+                table.row(["", "does not say that the tests passed: its result is neither PASSED nor WARNED"]);
+            }
         }
         table.to_string()
     }

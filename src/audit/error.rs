@@ -30,7 +30,7 @@ pub enum AuditError {
         broken: Broken,
     },
     /// The file is something else.
-    #[error("{}: not an audit log: its first bytes are not `SLML`; pass a file of 160-byte records, as slm_append received them", path.display())]
+    #[error("{}: not an audit log: its first bytes are not `SLML`; pass a file of 160-byte records, as `slmc generate --audit` and the log of a device have them", path.display())]
     NotALog {
         /// The file.
         path: PathBuf,

@@ -2,11 +2,13 @@
 //! has check digits is replaced only where they agree. It is a help and no promise: a name stays a name.
 //!
 //! ```text
-//! card   13 to 19 digits with Luhn's sum: every second digit from the right doubled, its digits added; all ≡ 0 mod 10
+//! card   13 to 19 digits, in one row or in groups of 4 to 6 and a last of 3 to 6, with Luhn's sum: every second digit from the
+//!        right doubled, its digits added; all ≡ 0 mod 10, and not all of them zero
 //! IBAN   two letters, two digits, 11 to 30 letters or digits; with the first four moved to the end, A = 10 … Z = 35, ≡ 1 mod 97
-//! IP     four numbers up to 255, or eight groups of hexadecimal digits of which one run may be left out
+//! IP     four numbers up to 255, or eight groups of hexadecimal digits, with a digit among them, of which one run may be left out
 //! phone  a number with + or 00 and 8 to 15 digits; or 10 to 12 digits in groups, of which the first may be in brackets, without
-//!        a date among them and without a decimal point
+//!        a date among them, without a decimal point, and not years alone
+//! email  a name at a domain whose last part has a letter
 //! ```
 //!
 //! What follows after a space may look like more of the same: of cards, IBANs and international numbers the longest part that
@@ -63,11 +65,11 @@ impl Kind {
             Kind::Email => {
                 r"[0-9A-Za-z._%+-]+@[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?(?:\.[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?)+"
             }
-            Kind::Iban => r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}",
+            Kind::Iban => r"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11,30}",
             Kind::Card => r"[0-9](?:[ -]?[0-9]){12,18}",
             Kind::Ip => r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*[0-9A-Fa-f:]",
             Kind::Phone => {
-                r"(?:\+|00)[1-9](?:[ ./-]?(?:\([0-9]{1,4}\)|[0-9])){7,14}|\(?[0-9]{2,5}(?:\)[ ./-]?|[ ./-])[0-9]{2,8}(?:[ ./-][0-9]{2,8}){0,3}"
+                r"(?:\+|00)[1-9](?:[ ./-]?(?:\([0-9]{1,4}\)|[0-9])){7,14}|(?:1[ ./-]?)?\(?[0-9]{2,5}(?:\)[ ./-]?|[ ./-])[0-9]{2,8}(?:[ ./-][0-9]{2,8}){0,4}"
             }
         }
     }
@@ -76,14 +78,20 @@ impl Kind {
     /// after the match.
     fn checked(self, found: &str, after: Option<char>) -> Option<usize> {
         match self {
-            Kind::Email => Some(found.len()),
-            Kind::Ip => found.parse::<IpAddr>().is_ok().then_some(found.len()),
-            Kind::Card => longest(found, after, luhn),
+            Kind::Email => {
+                let last = found.rsplit('.').next().unwrap_or_default();
+                last.contains(|character: char| character.is_ascii_alphabetic()).then_some(found.len())
+            }
+            Kind::Ip => (digits(found) > 0 && found.parse::<IpAddr>().is_ok()).then_some(found.len()),
+            Kind::Card => longest(found, after, |part| has_groups_of_cards(part) && luhn(part)),
             Kind::Iban => longest(found, after, iban),
             Kind::Phone if is_international(found) => longest(found, after, |part| (8..=15).contains(&digits(part))),
-            // A range of years has fewer digits, a longer row of them is something else.
             Kind::Phone => {
-                let is_one = (10..=12).contains(&digits(found)) && !has_date(found) && !has_decimal(found);
+                let is_one = (10..=12).contains(&digits(found))
+                    && !has_date(found)
+                    && !has_decimal(found)
+                    && !are_short_dates(found)
+                    && !groups(found).all(is_year);
                 is_one.then_some(found.len())
             }
         }
@@ -112,7 +120,7 @@ pub fn scrubbed(text: &str, kinds: &[Kind]) -> (String, Vec<u64>) {
 fn places(text: &str, kind: Kind, pattern: &Regex) -> Vec<Range<usize>> {
     let (mut places, mut from) = (Vec::new(), 0);
     while let Some(found) = pattern.find_at(text, from) {
-        let apart = !text[..found.start()].ends_with(joins);
+        let apart = !text[..found.start()].ends_with(joins) && !(kind == Kind::Ip && goes_on(text, &found.range()));
         let after = text[found.end()..].chars().next();
         match kind.checked(found.as_str(), after).filter(|_| apart) {
             Some(length) if !text[found.start() + length..].starts_with(joins) => {
@@ -132,6 +140,16 @@ fn places(text: &str, kind: Kind, pattern: &Regex) -> Vec<Range<usize>> {
         }
     }
     places
+}
+
+/// Whether a row of numbers goes on before or after a place: then it is a version or something else. Behind a colon there may be
+/// a port.
+fn goes_on(text: &str, place: &Range<usize>) -> bool {
+    let (before, after) = (&text[..place.start], &text[place.end..]);
+    let number = |character: char| character.is_ascii_digit();
+    before.strip_suffix('.').is_some_and(|before| before.ends_with(number))
+        || after.strip_prefix('.').is_some_and(|after| after.starts_with(number))
+        || text[place.clone()].contains(':') && (before.ends_with(':') || after.starts_with(':'))
 }
 
 /// Whether a character belongs to the word beside it.
@@ -162,7 +180,7 @@ fn luhn(text: &str) -> bool {
 
 /// Whether the digits of an IBAN agree.
 fn iban(text: &str) -> bool {
-    let compact: Vec<u8> = text.bytes().filter(|&byte| byte != b' ').collect();
+    let compact: Vec<u8> = text.to_ascii_uppercase().bytes().filter(|&byte| byte != b' ').collect();
     if !(15..=34).contains(&compact.len()) {
         return false;
     }
@@ -180,8 +198,8 @@ fn is_international(text: &str) -> bool {
 
 /// Whether there are a year, a month and a day among the groups, or the other way round: hours may stand on either side.
 fn has_date(text: &str) -> bool {
-    let groups: Vec<&str> = text.split([' ', '.', '/', '-']).collect();
-    let year = |group: &str| group.len() == 4 && (group.starts_with("19") || group.starts_with("20"));
+    let groups: Vec<&str> = groups(text).collect();
+    let year = is_year;
     let small = |group: &str| group.parse::<u8>().ok().filter(|_| group.len() <= 2).unwrap_or(0);
     // A month and a day, in either order.
     let days = |one: &str, other: &str| {
@@ -192,6 +210,30 @@ fn has_date(text: &str) -> bool {
         [a, b, c] => (year(a) && days(b, c)) || (days(a, b) && year(c)),
         _ => false,
     })
+}
+
+/// What stands between separators.
+fn groups(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', '.', '/', '-'])
+}
+
+fn is_year(group: &str) -> bool {
+    group.len() == 4 && (group.starts_with("19") || group.starts_with("20"))
+}
+
+/// Whether there are dates with years of two digits alone, one after the other.
+fn are_short_dates(text: &str) -> bool {
+    text.split(' ').all(|part| {
+        let groups: Vec<&str> = groups(part).collect();
+        groups.len() == 3 && groups.iter().all(|group| group.len() <= 2)
+    })
+}
+
+/// Whether digits stand as cards have them: in one row, or in groups of which none is as short as those of dates.
+fn has_groups_of_cards(text: &str) -> bool {
+    let lengths: Vec<usize> = groups(text).map(str::len).collect();
+    let [first @ .., last] = &lengths[..] else { return false };
+    first.is_empty() || first.iter().all(|length| (4..=6).contains(length)) && (3..=6).contains(last)
 }
 
 /// Whether two groups are joined by one point, as the parts of a number are. Behind an area code in brackets they are not.
@@ -226,6 +268,46 @@ mod tests {
         let (_, counts) = scrubbed("a@b.c d@e.f 10.0.0.1", &[Kind::Ip, Kind::Email]);
         assert_eq!(counts, [1, 2]);
         assert_eq!(scrubbed("a@b.cd 10.0.0.1", &[Kind::Ip]).0, "a@b.cd <IP>");
+    }
+
+    #[test]
+    fn dates_versions_and_names_stay() {
+        for text in [
+            "2023-02-12 2023-02-18",
+            "2023-01-22 2023-01-28",
+            "08-01-2023 14-01-2023",
+            "01-01-23 07-01-23",
+            "2019 2020 2021",
+            "1.2.3.4.5",
+            "1.2.3.4.5.6",
+            "a::b and face::feed, C::D",
+            "1::2::3",
+            "numpy@2.0",
+        ] {
+            assert_eq!(all(text), text);
+        }
+        for month in 1..=12 {
+            for day in 1..=28 {
+                for text in [
+                    format!("2023-{month:02}-{day:02} 2024-{month:02}-{day:02}"),
+                    format!("{day:02}-{month:02}-2023 {day:02}-{month:02}-2024"),
+                    format!("{day:02}.{month:02}.2023 {day:02}.{month:02}.2024"),
+                    format!("{day:02}-{month:02}-23 {day:02}-{month:02}-24"),
+                ] {
+                    assert_eq!(all(&text), text);
+                }
+            }
+        }
+        let cases = [
+            ("06 12 34 56 78 or 06.12.34.56.78", "<PHONE> or <PHONE>"),
+            ("1-800-555-0199, 1 (800) 555 0199", "<PHONE>, <PHONE>"),
+            ("de89370400440532013000", "<IBAN>"),
+            ("3782 822463 10005 and 30569309025904", "<CARD> and <CARD>"),
+            ("fe80::1 and ::1 at 10.0.0.1.", "<IP> and <IP> at <IP>."),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(all(text), expected);
+        }
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl fmt::Display for Note {
             ),
             Note::NoTokenizer { file, problem } => write!(
                 f,
-                "{}: the tokenizer cannot be rebuilt: {problem}; pass --tokenizer DIR, a directory with the model's \
+                "{}: the tokenizer cannot be rebuilt: {problem}; pass --tokenizer DIR (to `slmc import`, where a command has none), a directory with the model's \
                  tokenizer.json",
                 file.display()
             ),

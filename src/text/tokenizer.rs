@@ -30,7 +30,7 @@ pub enum TokenizerError {
     },
     /// The tokenizer of a model in another format cannot be rebuilt.
     #[error(
-        "{}: the tokenizer cannot be rebuilt: {reason}; pass --tokenizer DIR, a directory with the model's tokenizer.json",
+        "{}: the tokenizer cannot be rebuilt: {reason}; pass --tokenizer DIR (to `slmc import`, where a command has none), a directory with the model's tokenizer.json",
         path.display()
     )]
     NotRebuilt {

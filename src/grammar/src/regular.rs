@@ -45,8 +45,18 @@ fn as_ecma(pattern: &str) -> core::result::Result<String, String> {
         let after = &rest[character.len_utf8()..];
         rest = match character {
             '\\' => {
-                let (escaped, after) = escaped(after, false);
+                let (escaped, after) = escaped(after, false)?;
                 written.push_str(&escaped.text);
+                after
+            }
+            '(' => {
+                if let Some(inside) = after.strip_prefix('?').filter(|inside| !is_ecma_group(inside)) {
+                    let what: String = inside.chars().take(1).collect();
+                    return Err(format!(
+                        "`(?{what}` begins no group of ECMAScript; its groups are `(…)`, `(?:…)` and `(?<name>…)`"
+                    ));
+                }
+                written.push('(');
                 after
             }
             '[' => class(&mut written, after)?,
@@ -71,6 +81,11 @@ fn as_ecma(pattern: &str) -> core::result::Result<String, String> {
     Ok(written)
 }
 
+/// What may stand after `(?`; looks around are named by the parser.
+fn is_ecma_group(inside: &str) -> bool {
+    inside.starts_with([':', '=', '!', '<'])
+}
+
 /// `2`, `2,` or `2,5`: the parser knows further forms, which are text in ECMAScript.
 fn is_count(text: &str) -> bool {
     let (least, most) = text.split_once(',').unwrap_or((text, ""));
@@ -93,10 +108,10 @@ fn class<'p>(written: &mut String, pattern: &'p str) -> core::result::Result<&'p
         return Err(problem.into());
     }
     written.push_str(open);
-    while let Some((first, after)) = atom(rest) {
+    while let Some((first, after)) = atom(rest)? {
         written.push_str(&first.text);
         rest = after;
-        if let Some((last, after)) = after.strip_prefix('-').and_then(atom) {
+        if let Some((last, after)) = after.strip_prefix('-').map(atom).transpose()?.flatten() {
             // Beside a set of characters `-` is one of its own.
             written.push_str(if first.is_set || last.is_set { "\\-" } else { "-" });
             written.push_str(&last.text);
@@ -110,24 +125,32 @@ fn class<'p>(written: &mut String, pattern: &'p str) -> core::result::Result<&'p
 }
 
 /// The atom that the rest of a class begins with, and what follows it; `None` at the end of the class.
-fn atom(rest: &str) -> Option<(Atom, &str)> {
-    let character = rest.chars().next().filter(|&character| character != ']')?;
+fn atom(rest: &str) -> core::result::Result<Option<(Atom, &str)>, String> {
+    let Some(character) = rest.chars().next().filter(|&character| character != ']') else { return Ok(None) };
     let after = &rest[character.len_utf8()..];
     let text = match character {
-        '\\' => return Some(escaped(after, true)),
+        '\\' => return escaped(after, true).map(Some),
         // Among them operators on classes that ECMAScript does not have.
         '[' | '^' | '-' | '&' | '~' => format!("\\{character}"),
         other => other.into(),
     };
-    Some((Atom { text, is_set: false }, after))
+    Ok(Some((Atom { text, is_set: false }, after)))
 }
 
 /// What a `\` begins, of which `rest` is what stands after it, and what follows.
-fn escaped(rest: &str, in_class: bool) -> (Atom, &str) {
-    let Some(character) = rest.chars().next() else { return (Atom { text: "\\".into(), is_set: false }, rest) };
+fn escaped(rest: &str, in_class: bool) -> core::result::Result<(Atom, &str), String> {
+    let Some(character) = rest.chars().next() else { return Ok((Atom { text: "\\".into(), is_set: false }, rest)) };
     let after = &rest[character.len_utf8()..];
     let set = |text: String| (Atom { text, is_set: true }, after);
-    match character {
+    // What other dialects have: another thing there, or a letter.
+    let of_others = matches!(character, 'A' | 'E' | 'G' | 'Q' | 'U' | 'Z' | 'a' | 'z' | '<' | '>');
+    if of_others || character == 'x' && after.starts_with('{') {
+        let more = if character == 'x' { "{" } else { "" };
+        return Err(format!(
+            "`\\{character}{more}` has no meaning in ECMAScript; write the character itself, or `\\u{{…}}` by its number"
+        ));
+    }
+    Ok(match character {
         'd' => set("[0-9]".into()),
         'D' => set("[^0-9]".into()),
         'w' => set("[0-9A-Za-z_]".into()),
@@ -146,7 +169,7 @@ fn escaped(rest: &str, in_class: bool) -> (Atom, &str) {
             let text = format!("\\{character}{}", &after[..more]);
             (Atom { text, is_set: matches!(character, 'p' | 'P') }, &after[more..])
         }
-    }
+    })
 }
 
 /// What stands before or after an expression.

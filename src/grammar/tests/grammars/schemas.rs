@@ -267,6 +267,12 @@ fn what_is_not_supported_is_refused_by_name_and_place() {
         (r#"{"type": "string", "pattern": "a{,3}"}"#, "", "`{,3}` is no number of repetitions"),
         (r#"{"type": "string", "pattern": "a{ 3 }"}"#, "", "`{ 3 }` is no number"),
         (r#"{"type": "string", "pattern": "[a"}"#, "", "unclosed character class"),
+        (r#"{"type": "string", "pattern": "^\\Aab\\z$"}"#, "", "`\\A` has no meaning in ECMAScript"),
+        (r#"{"type": "string", "pattern": "[\\a]"}"#, "", "`\\a` has no meaning"),
+        (r#"{"type": "string", "pattern": "^\\x{41}$"}"#, "", "`\\x{` has no meaning"),
+        (r#"{"type": "string", "pattern": "(?i)^AB$"}"#, "", "`(?i` begins no group of ECMAScript"),
+        (r#"{"type": "string", "pattern": "^(?x) a b $"}"#, "", "`(?x` begins no group"),
+        (r#"{"type": "string", "pattern": "^(?P<n>a)$"}"#, "", "`(?P` begins no group"),
     ] {
         let error = match Source::Schema(schema, Separators::Compact).compile(&Limits::default()) {
             Err(error @ (GrammarError::Schema { .. } | GrammarError::Unsupported { .. })) => error.to_string(),
