@@ -26,7 +26,7 @@ const SLOWDOWN: f64 = 0.6;
 /// Items up to which each is tried; of larger models all items of a kind are tried together.
 const MOST_TRIALS: usize = 64;
 /// Passes through the items; one that widens none is the last.
-const MOST_PASSES: usize = 3;
+const MOST_PASSES: usize = 2;
 
 /// Widens items of `quantized` where it pays, and reports the trials. `pinned` are the linears whose widths were asked for.
 ///
