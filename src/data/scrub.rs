@@ -120,7 +120,8 @@ pub fn scrubbed(text: &str, kinds: &[Kind]) -> (String, Vec<u64>) {
 fn places(text: &str, kind: Kind, pattern: &Regex) -> Vec<Range<usize>> {
     let (mut places, mut from) = (Vec::new(), 0);
     while let Some(found) = pattern.find_at(text, from) {
-        let apart = !text[..found.start()].ends_with(joins) && !(kind == Kind::Ip && goes_on(text, &found.range()));
+        let continues = kind == Kind::Ip && goes_on(text, &found.range());
+        let apart = !continues && !text[..found.start()].ends_with(joins);
         let after = text[found.end()..].chars().next();
         match kind.checked(found.as_str(), after).filter(|_| apart) {
             Some(length) if !text[found.start() + length..].starts_with(joins) => {
