@@ -83,16 +83,15 @@ pub fn database(
     let left = |(id, ..): &(LinearId, usize, usize)| -> Vec<QuantScheme> {
         schemes(*id).into_iter().filter(|scheme| !database.0.contains_key(&(*id, *scheme))).collect()
     };
-    let left: Vec<_> = matrices.iter().map(|matrix| (matrix.0, left(matrix))).collect();
+    let left = matrices.iter().map(|matrix| (matrix.0, left(matrix))).filter(|(_, schemes)| !schemes.is_empty());
+    let left: Vec<(LinearId, Vec<QuantScheme>)> = left.collect();
     progress.begin("rounding the other matrices in every scheme", left.len() as u64, "matrices");
     for (id, schemes) in left {
-        if !schemes.is_empty() {
-            let weights = model.matrix(id)?;
-            let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
-            for scheme in schemes {
-                let matrix = search::quantize_matrix_on(weights.view(), (scheme, scales), importance);
-                database.0.insert((id, scheme), matrix);
-            }
+        let weights = model.matrix(id)?;
+        let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
+        for scheme in schemes {
+            let matrix = search::quantize_matrix_on(weights.view(), (scheme, scales), importance);
+            database.0.insert((id, scheme), matrix);
         }
         progress.advance(1);
     }
@@ -125,7 +124,7 @@ impl Change for Rounder<'_> {
             let held = self.sparsity.contains_key(&id).then(|| weights.mapv(|weight| weight == 0.0));
             for scheme in (self.schemes)(id) {
                 let held = held.as_ref().map(|held| held.view());
-                let rounded = gptq::quantize_matrix_on(weights.view(), (scheme, self.scales), &hessian, held);
+                let rounded = gptq::quantize_matrix(weights.view(), (scheme, self.scales), &hessian, held);
                 self.database.0.insert((id, scheme), rounded.matrix);
             }
         }

@@ -29,24 +29,11 @@ pub struct Rounded {
     pub plain_rows: usize,
 }
 
-/// Rounds a matrix to a scheme. Where `held`, (rows, columns), is true, the result is 0.
+/// Rounds a matrix to a scheme, with the row scales that there are. Where `held`, (rows, columns), is true, the result is 0.
 ///
 /// # Panics
 /// If the shapes do not match.
 pub fn quantize_matrix(
-    weights: ArrayView2<'_, f32>,
-    scheme: QuantScheme,
-    hessian: &Hessian,
-    held: Option<ArrayView2<'_, bool>>,
-) -> Rounded {
-    quantize_matrix_on(weights, (scheme, Scales::Any), hessian, held)
-}
-
-/// As [`quantize_matrix`], with the row scales that there are.
-///
-/// # Panics
-/// If the shapes do not match.
-pub fn quantize_matrix_on(
     weights: ArrayView2<'_, f32>,
     (scheme, scales): (QuantScheme, Scales),
     hessian: &Hessian,
@@ -132,7 +119,7 @@ mod tests {
         let weights = random(1, rows, columns);
         let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
         for scheme in SCHEMES.map(|def| def.scheme) {
-            let rounded = quantize_matrix(weights.view(), scheme, &hessian, None);
+            let rounded = quantize_matrix(weights.view(), (scheme, Scales::Any), &hessian, None);
             assert!(rounded.error < 0.5 * rounded.plain_error, "{scheme}: {rounded:?}");
             let measured = hessian.relative_error(weights.view(), &rounded.matrix);
             assert!((measured / rounded.error - 1.0).abs() < 1e-3, "{scheme}: {measured} {}", rounded.error);
@@ -140,7 +127,10 @@ mod tests {
             rounded.matrix.validate(id).expect("it is on the grid");
             // The threads of one pool or of another: the same bits.
             let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
-            assert_eq!(rounded, single.install(|| quantize_matrix(weights.view(), scheme, &hessian, None)));
+            assert_eq!(
+                rounded,
+                single.install(|| quantize_matrix(weights.view(), (scheme, Scales::Any), &hessian, None))
+            );
         }
     }
 
@@ -150,8 +140,8 @@ mod tests {
         let weights = random(11, rows, columns);
         let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
         for scheme in SCHEMES.map(|def| def.scheme) {
-            let free = quantize_matrix(weights.view(), scheme, &hessian, None);
-            let exact = quantize_matrix_on(weights.view(), (scheme, Scales::Half), &hessian, None);
+            let free = quantize_matrix(weights.view(), (scheme, Scales::Any), &hessian, None);
+            let exact = quantize_matrix(weights.view(), (scheme, Scales::Half), &hessian, None);
             assert!(exact.error < 1.05 * free.error, "{scheme}: {} {}", exact.error, free.error);
             for row in 0..rows {
                 let scale = f64::from(exact.matrix.row_scale[row]);
@@ -171,7 +161,7 @@ mod tests {
         let (rows, columns, split) = (90, 80, QuantScheme::Split { wide_rows: 64 });
         let weights = random(7, rows, columns);
         let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
-        let in_scheme = |scheme| quantize_matrix(weights.view(), scheme, &hessian, None).matrix;
+        let in_scheme = |scheme| quantize_matrix(weights.view(), (scheme, Scales::Any), &hessian, None).matrix;
         let part = |rows, scheme| in_scheme(scheme).part(rows, scheme);
         assert_eq!(in_scheme(split), QuantizedMatrix::of_parts(split, (rows, columns), part));
     }
@@ -182,7 +172,7 @@ mod tests {
         let weights = random(3, rows, columns);
         let held = Array2::from_shape_fn((rows, columns), |(_, column)| column % 4 < 2);
         let hessian = Hessian::new(&moments(columns, 300)).expect("it is positive definite");
-        let rounded = quantize_matrix(weights.view(), QuantScheme::W4G32, &hessian, Some(held.view()));
+        let rounded = quantize_matrix(weights.view(), (QuantScheme::W4G32, Scales::Any), &hessian, Some(held.view()));
         assert!(rounded.matrix.values.iter().zip(&held).all(|(value, held)| !held || *value == 0));
         assert!(rounded.error < rounded.plain_error);
     }
@@ -197,7 +187,7 @@ mod tests {
         moments.gram.column_mut(7).fill(0.0);
         let hessian = Hessian::new(&moments).expect("damping makes it definite");
         assert_eq!(hessian.factor.dead, [7]);
-        let rounded = quantize_matrix(weights.view(), QuantScheme::W4G32, &hessian, None);
+        let rounded = quantize_matrix(weights.view(), (QuantScheme::W4G32, Scales::Any), &hessian, None);
         assert!(rounded.matrix.values.slice(s![0, ..]).iter().all(|value| *value == 0));
         assert!(rounded.error.is_finite() && rounded.matrix.row_scale.iter().all(|scale| scale.is_finite()));
     }

@@ -117,7 +117,7 @@ impl Change for Solver<'_> {
                 Some(Ok(hessian)) => {
                     let target = correction.as_ref().map(|correction| correction.apply(weights));
                     let target = target.as_ref().map_or(weights, |target| target.view());
-                    let rounded = gptq::quantize_matrix_on(target, (scheme, self.grids.scales), hessian, held);
+                    let rounded = gptq::quantize_matrix(target, (scheme, self.grids.scales), hessian, held);
                     let report = MatrixReport::solved(id, weights, hessian, &rounded);
                     (rounded.matrix, report)
                 }

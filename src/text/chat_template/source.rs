@@ -175,7 +175,7 @@ fn expression_start(source: &str, tokens: &[Token]) -> usize {
     }
 }
 
-/// Names that are no operands.
+/// Names that cannot be operands.
 const OPERATORS: [&str; 13] =
     ["and", "or", "not", "in", "is", "if", "else", "elif", "set", "with", "do", "recursive", "for"];
 

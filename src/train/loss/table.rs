@@ -263,7 +263,7 @@ impl LossParts {
         self.values.iter_mut().zip(other.values).for_each(|(sum, value)| *sum += value * share);
     }
 
-    /// The values of the losses that have a weight among `weights`, by their keys: one that nobody computed is no 0.
+    /// The values of the losses that have a weight among `weights`, by their keys. What was not computed is left out, not 0.
     pub fn by_key(&self, weights: &LossParts) -> Map<String, Value> {
         let weighed = LOSSES.iter().filter(|def| weights.get(def.kind) != 0.0);
         weighed.map(|def| (def.key.to_owned(), json!(self.get(def.kind)))).collect()
@@ -273,14 +273,14 @@ impl LossParts {
 /// Means of the losses of several steps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MeanLosses {
-    /// Of the weighted sum.
+    /// Mean of the weighted sum.
     pub total: f64,
-    /// Of its parts by their keys, each over the steps that have it.
+    /// Means of its parts by their keys, each over the steps that have it.
     pub parts: Map<String, Value>,
 }
 
 impl MeanLosses {
-    /// Of the lines that steps have in the log, with what [`LossParts::by_key`] gave and the total as `loss`. A private step
+    /// Means over the log's lines, which have what [`LossParts::by_key`] gave and the total as `loss`. A private step
     /// without samples has neither.
     pub fn of_lines(lines: &[Value]) -> Self {
         let mean = |key: &str| {

@@ -316,7 +316,7 @@ mod tests {
             assert!(counts.iter().zip(expected).all(|(count, q)| (count - q).abs() < most));
         }
     }
-    /// Of tokens that the student alone has nothing is compared: as if it had the others alone.
+    /// Tokens that the student alone has are left out, as if it had the others alone.
     #[test]
     fn drawn_ids_are_compared_over_the_tokens_that_both_have() {
         let (vocabulary, shared, width, rows, draws) = (300, 290, 8, 270, 4);

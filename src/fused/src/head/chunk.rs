@@ -236,7 +236,7 @@ fn reciprocal(sums: &[f64], factor: f64, stride: usize) -> Vec<[f32; LANES]> {
     in_lanes(sums.iter().map(|sum| (factor / sum) as f32), stride)
 }
 
-/// Of each token the largest score and the factor of its softmax.
+/// The largest score of each token, and the factor of its softmax.
 type Softmax<'a> = (&'a [[f32; LANES]], &'a [[f32; LANES]]);
 
 /// Scores of some rows to the softmax at 1 / `inverse` times its factor, and that of the cross entropy: `plain` are the largest

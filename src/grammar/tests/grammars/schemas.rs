@@ -284,7 +284,7 @@ fn what_is_not_supported_is_refused_by_name_and_place() {
     assert!(error.contains("is not JSON") && error.contains("line 1"), "{error}");
 }
 
-/// Of every pattern some strings in which ECMAScript finds it, and some in which it does not.
+/// Patterns, each with strings in which ECMAScript finds it and strings in which it does not.
 #[test]
 fn patterns_have_the_meaning_of_ecmascript() {
     for (pattern, found, absent) in [

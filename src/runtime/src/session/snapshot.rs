@@ -43,7 +43,7 @@ pub enum SnapshotError {
     OtherModel,
     /// Its digest does not match, or a value is out of range: it was changed or damaged.
     Damaged,
-    /// A step failed in the middle of the sequence: it is no sequence that could be taken up.
+    /// A step failed in the middle of the sequence, which cannot be taken up.
     Interrupted,
     /// The place for it has another length.
     Length {
